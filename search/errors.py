@@ -1,0 +1,75 @@
+"""The errors a user can meet.
+
+SearchError
+├─ RequestError        the request is wrong; found before anything starts; names every fault    → exit status 2
+│  ├─ SpaceError         the space's declaration, its settings or its budget
+│  ├─ DataError          the images
+│  └─ BackboneError      the pretrained network or its weights
+├─ StorageError        the search's folder cannot be written or is not what it should be        → exit status 1
+├─ CheckpointError     a trial's saved state exists but cannot be read                           → the trial fails
+└─ NoUsableTrialError  no trial of the search gave a model                                       → exit status 1
+Anything else is a bug: it ends the search with its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class SearchError(Exception):
+    """Root of all errors that are raised on purpose."""
+
+
+class RequestError(SearchError):
+    """The request is wrong. Holds every fault that was found, not the first alone.
+
+    Args:
+        faults: one sentence each: what was given, what is allowed, what to do.
+        subject: what the faults are about, such as a file; empty when the faults say it themselves.
+    """
+
+    def __init__(self, faults: Sequence[str], subject: str = "") -> None:
+        self.faults = list(faults)
+        self.subject = subject
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        if len(self.faults) == 1:
+            return f"{self.subject}: {self.faults[0]}" if self.subject else self.faults[0]
+        head = f"{self.subject} has {len(self.faults)} faults" if self.subject else f"{len(self.faults)} faults"
+        return "\n".join([f"{head}:", *(f"  {fault}" for fault in self.faults)])
+
+    def __reduce__(self) -> tuple[type, tuple[list[str], str]]:
+        return type(self), (self.faults, self.subject)
+
+
+class SpaceError(RequestError):
+    """The space's declaration, its settings or its budget are wrong."""
+
+
+class DataError(RequestError):
+    """The images cannot be used."""
+
+
+class BackboneError(RequestError):
+    """The backbone or its weights cannot be used."""
+
+
+class StorageError(SearchError):
+    """The search's folder cannot be written, or is not what it should be."""
+
+
+class CheckpointError(SearchError):
+    """A trial's saved state exists but cannot be read. It is never taken for a fresh start."""
+
+
+class NoUsableTrialError(SearchError):
+    """No trial of the search gave a model."""
+
+
+def unknown(kind: str, given: str, known: Iterable[str]) -> str:
+    """The sentence for an unknown name: the nearest known one first, then all of them."""
+    names = sorted(known)
+    lowered = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(given.lower(), lowered, n=1, cutoff=0.5)
+    hint = f"; did you mean '{lowered[close[0]]}'?" if close else ";"
+    return f"unknown {kind} '{given}'{hint} known are {', '.join(names)}"

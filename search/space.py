@@ -1,0 +1,351 @@
+"""A space: what may vary, under which conditions, what is fixed, where to start, how much to spend.
+
+A space is data. A file of `spaces/`, or a user's own, makes one `Space` and calls it `space`. Parameters are Optuna's
+own distributions (https://optuna.readthedocs.io/en/stable/reference/distributions.html) and `Depth`, whose upper end
+is known only with the backbone. Everything is checked before anything starts, and every fault is named at once.
+"""
+
+import math
+import runpy
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution as Choice
+from optuna.distributions import FloatDistribution as Float
+from optuna.distributions import IntDistribution as Int
+from optuna.trial import Trial
+
+import spaces
+from search.errors import SpaceError, unknown
+from search.settings import SETTINGS, Value
+
+__all__ = ["Budget", "Choice", "Depth", "Float", "Int", "Objective", "Space", "load"]
+
+METRICS = {"val_accuracy": "max", "val_loss": "min"}
+FRACTIONS: Mapping[str, Callable[[int], int]] = {"half": lambda blocks: (blocks + 1) // 2, "all": lambda blocks: blocks}
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How many blocks are trained, counted from the top: `low` to `high`, or to all the backbone has."""
+
+    low: int = 0
+    high: int | None = None
+
+    def __post_init__(self) -> None:
+        if not _whole(self.low) or not (self.high is None or (_whole(self.high) and self.low <= self.high)):
+            raise ValueError(f"a Depth needs whole numbers with low <= high; got low={self.low!r}, high={self.high!r}")
+
+    def resolve(self, blocks: int) -> Int:
+        """The whole numbers this stands for when the backbone has `blocks` blocks."""
+        return Int(self.low, blocks if self.high is None else self.high)
+
+    def place(self, value: Value, blocks: int) -> Value:
+        """The number that a start point's value stands for; `half` and `all` keep to the range."""
+        if not isinstance(value, str):
+            return value
+        numbers = self.resolve(blocks)
+        return max(numbers.low, min(FRACTIONS[value](blocks), numbers.high))
+
+    def fault(self, name: str, value: Value) -> str | None:
+        """What is wrong with a start point's value; `None` when nothing is."""
+        named = isinstance(value, str) and value in FRACTIONS
+        if named or (_whole(value) and self.low <= value <= (math.inf if self.high is None else self.high)):  # type: ignore[operator]
+            return None
+        top = "" if self.high is None else f" to {self.high}"
+        return f"'{name}' must be a whole number from {self.low}{top}, 'half' or 'all'; got {value!r}"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the best trial is best at: the best epoch's value of `metric`, a key of `METRICS`."""
+
+    metric: str = "val_accuracy"
+
+    @property
+    def mode(self) -> str:
+        """`max` or `min`."""
+        return METRICS[self.metric]
+
+    def better(self, value: float, best: float | None) -> bool:
+        """Whether `value` is strictly better than `best` (`None`: nothing yet)."""
+        return best is None or (value > best if self.mode == "max" else value < best)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a search may spend.
+
+    `trials` trials of at most `epochs` epochs each, at most `time_s` seconds in all (`None`: no limit). ASHA decides at
+    the epochs `first_rung`, `first_rung * reduction_factor`, … and lets about one in `reduction_factor` go on.
+    """
+
+    trials: int
+    epochs: int
+    time_s: float | None = None
+    first_rung: int = 1
+    reduction_factor: int = 3
+
+    def faults(self) -> list[str]:
+        """What is wrong with it."""
+        whole = {"trials": 1, "epochs": 1, "first_rung": 1, "reduction_factor": 2}
+        found = [
+            f"budget: {name} must be a whole number, {low} or more; got {value!r}"
+            for name, low in whole.items()
+            if not _whole(value := getattr(self, name)) or value < low
+        ]
+        if self.time_s is not None and not (_number(self.time_s) and self.time_s > 0):
+            found.append(f"budget: time_s must be more than 0 seconds; got {self.time_s!r}")
+        return found
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search is asked.
+
+    Args:
+        search: what varies: parameter → Optuna distribution or `Depth`. Parameters are keys of `SETTINGS`.
+        fixed: settings that do not vary and differ from their defaults in `SETTINGS`.
+        when: parameter → (parent, value): it exists only where the parent, a `Choice`, has that value.
+        start: configurations to try first; what one leaves out is sampled. A `Depth` may be `"half"` or `"all"`.
+        objective: what counts as best.
+        budget: how much may be spent.
+        name: the file's name without its ending; set by `load`.
+    """
+
+    search: Mapping[str, BaseDistribution | Depth]
+    budget: Budget
+    fixed: Mapping[str, Value] = field(default_factory=dict)
+    when: Mapping[str, tuple[str, Value]] = field(default_factory=dict)
+    start: Sequence[Mapping[str, Value]] = ()
+    objective: Objective = Objective()
+    name: str = ""
+
+    @property
+    def settings(self) -> dict[str, Value]:
+        """Every setting that does not vary: the defaults, and over them what the space fixes."""
+        return {
+            name: self.fixed.get(name, setting.default) for name, setting in SETTINGS.items() if name not in self.search
+        }
+
+    def faults(self) -> list[str]:
+        """Everything that is wrong with the declaration; empty when nothing is."""
+        if wrong := self._type_faults():
+            return wrong
+        return [
+            *self._search_faults(),
+            *self._fixed_faults(),
+            *self._when_faults(),
+            *self._start_faults(),
+            *self.budget.faults(),
+            *([] if self.objective.metric in METRICS else [unknown("objective", self.objective.metric, METRICS)]),
+        ]
+
+    def _type_faults(self) -> list[str]:
+        kinds: dict[str, type] = dict.fromkeys(("search", "fixed", "when"), Mapping)
+        kinds |= {"start": Sequence, "objective": Objective, "budget": Budget}
+        found = [
+            f"{name} must be of type {kind.__name__}; got {value!r}"
+            for name, kind in kinds.items()
+            if not isinstance(value := getattr(self, name), kind)
+        ]
+        if found:
+            return found
+        names = [*self.search, *self.fixed, *self.when]
+        found += [f"a parameter's name must be text; got {name!r}" for name in names if not isinstance(name, str)]
+        found += [
+            f"when[{name!r}] must be a pair of a parameter and its value; got {condition!r}"
+            for name, condition in self.when.items()
+            if not (isinstance(condition, tuple | list) and len(condition) == 2 and isinstance(condition[0], str))
+        ]
+        found += [
+            f"start[{index}] must be of type Mapping; got {point!r}"
+            for index, point in enumerate(self.start)
+            if not isinstance(point, Mapping)
+        ]
+        return found
+
+    def _search_faults(self) -> list[str]:
+        found = [] if self.search else ["search: no parameter varies; give at least one"]
+        searchable = [name for name, setting in SETTINGS.items() if setting.searchable]
+        for name, distribution in self.search.items():
+            is_distribution = isinstance(distribution, BaseDistribution | Depth)
+            if name not in SETTINGS:
+                found.append(f"search: {unknown('parameter', name, searchable)}")
+            elif name not in searchable:
+                found.append(f"search: '{name}' cannot vary within a search; put it under fixed")
+            elif isinstance(distribution, Depth) and name != "unfreeze_depth":
+                found.append(f"search['{name}']: a Depth is for unfreeze_depth alone")
+            elif not is_distribution:
+                found.append(f"search['{name}']: must be Float, Int, Choice or Depth; got {distribution!r}")
+            else:
+                ends = (SETTINGS[name].fault(name, value) for value in _ends(distribution))
+                found += [f"search: {fault}" for fault in ends if fault]
+        return found
+
+    def _fixed_faults(self) -> list[str]:
+        found = []
+        for name, value in self.fixed.items():
+            if name in self.search:
+                found.append(f"fixed: '{name}' is under search as well; keep one of them")
+            elif name not in SETTINGS:
+                found.append(f"fixed: {unknown('setting', name, SETTINGS)}")
+            elif fault := SETTINGS[name].fault(name, value):
+                found.append(f"fixed: {fault}")
+        return found
+
+    def _when_faults(self) -> list[str]:
+        found = []
+        for name, (parent, value) in self.when.items():
+            if name not in self.search:
+                found.append(f"when: {unknown('parameter', name, self.search)}")
+            if parent not in self.search:
+                found.append(f"when['{name}']: {unknown('parameter', parent, self.search)}")
+            elif not isinstance(choice := self.search[parent], Choice):
+                found.append(f"when['{name}']: '{parent}' must be a Choice")
+            elif value not in choice.choices:
+                found.append(f"when['{name}']: '{parent}' is never {value!r}; its choices are {choice.choices}")
+            elif parent in self.when:
+                found.append(f"when['{name}']: '{parent}' depends on another parameter itself; one level is allowed")
+        return found
+
+    def _start_faults(self) -> list[str]:
+        return [
+            f"start[{index}]: {fault}"
+            for index, point in enumerate(self.start)
+            for name, value in point.items()
+            if (fault := self._point_fault(point, name, value))
+        ]
+
+    def _point_fault(self, point: Mapping[str, Value], name: str, value: Value) -> str | None:
+        if name not in self.search:
+            return unknown("parameter", name, self.search)
+        distribution = self.search[name]
+        if name in self.when and name in point and not self.applies(name, point):
+            parent, wanted = self.when[name]
+            return f"'{name}' applies only where {parent} is {wanted!r}"
+        if isinstance(distribution, Depth):
+            return distribution.fault(name, value)
+        if name in SETTINGS and (fault := SETTINGS[name].fault(name, value)):
+            return fault
+        contained = not isinstance(distribution, BaseDistribution) or _contains(distribution, value)
+        return None if contained else f"'{name}' must be within {distribution}; got {value!r}"
+
+    def applies(self, name: str, configuration: Mapping[str, Value]) -> bool:
+        """Whether parameter `name` exists in `configuration`."""
+        if name not in self.when:
+            return True
+        parent, value = self.when[name]
+        return configuration.get(parent) == value
+
+    def resolve(self, blocks: int) -> "Space":
+        """The same space for a backbone of `blocks` blocks: each `Depth` becomes whole numbers.
+
+        Raises:
+            SpaceError: a depth the backbone does not have.
+        """
+        varying = self.search.get("unfreeze_depth")
+        asked = [point.get("unfreeze_depth") for point in self.start]
+        asked += _ends(varying) if varying else [self.settings["unfreeze_depth"]]
+        deepest = max((depth for depth in asked if isinstance(depth, int)), default=0)
+        if deepest > blocks:
+            raise SpaceError([f"unfreeze_depth {deepest} is asked for; the backbone has {blocks} blocks"], self.name)
+        depths = {name: d for name, d in self.search.items() if isinstance(d, Depth)}
+        start = [
+            {name: depths[name].place(value, blocks) if name in depths else value for name, value in point.items()}
+            for point in self.start
+        ]
+        return replace(self, search={**self.search, **{n: d.resolve(blocks) for n, d in depths.items()}}, start=start)
+
+    def suggest(self, trial: Trial) -> dict[str, Value]:
+        """Ask an Optuna trial for one configuration; a parameter that does not apply is absent. Needs `resolve`."""
+        configuration: dict[str, Value] = {}
+        for name in sorted(self.search, key=lambda name: name in self.when):
+            if self.applies(name, configuration):
+                configuration[name] = _sample(trial, name, self.search[name])
+        return configuration
+
+    def declaration(self) -> dict[str, Any]:
+        """The space as plain data, for the record."""
+        return {
+            "name": self.name,
+            "search": {name: str(distribution) for name, distribution in self.search.items()},
+            "when": {name: list(condition) for name, condition in self.when.items()},
+            "start": [dict(point) for point in self.start],
+            "objective": self.objective.metric,
+            "budget": vars(self.budget),
+        }
+
+
+def load(name_or_file: str) -> Space:
+    """Load a space by its name in `spaces/`, or from a user's own `.py` file, and check it whole.
+
+    Raises:
+        SpaceError: no such space, a file that does not run or makes no `space`, or a faulty declaration.
+    """
+    path = _path(name_or_file)
+    try:
+        space = runpy.run_path(str(path)).get("space")
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f"line {lines[-1]}: " if lines else ""
+        raise SpaceError([f"does not run: {where}{type(error).__name__}: {error}"], str(path)) from error
+    if not isinstance(space, Space):
+        raise SpaceError([f"must make a Space and call it 'space'; found {type(space).__name__}"], str(path))
+    if faults := space.faults():
+        raise SpaceError(faults, str(path) if name_or_file.endswith(".py") else f"space '{path.stem}'")
+    return replace(space, name=path.stem)
+
+
+def _path(name_or_file: str) -> Path:
+    if name_or_file.endswith(".py"):
+        if not Path(name_or_file).is_file():
+            raise SpaceError([f"--space {name_or_file}: no such file"])
+        return Path(name_or_file).resolve()
+    known = {path.stem: path for path in Path(spaces.__path__[0]).glob("[a-z]*.py")}
+    if name_or_file not in known:
+        raise SpaceError([f"{unknown('space', name_or_file, known)}; or give a file that ends in .py"])
+    return known[name_or_file]
+
+
+def _sample(trial: Trial, name: str, distribution: BaseDistribution | Depth) -> Value:
+    match distribution:
+        case Float():
+            return trial.suggest_float(
+                name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+            )
+        case Int():
+            return trial.suggest_int(
+                name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+            )
+        case Choice():
+            return trial.suggest_categorical(name, distribution.choices)
+        case _:
+            raise TypeError(f"{name}: {distribution!r} is not resolved")
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _ends(distribution: BaseDistribution | Depth) -> list[Value]:
+    if isinstance(distribution, Choice):
+        return list(distribution.choices)
+    if isinstance(distribution, Depth):
+        return [distribution.low] if distribution.high is None else [distribution.low, distribution.high]
+    return [distribution.low, distribution.high]  # type: ignore[attr-defined]
+
+
+def _contains(distribution: BaseDistribution, value: Value) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (TypeError, ValueError):
+        return False
