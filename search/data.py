@@ -1,0 +1,278 @@
+"""Images as three disjoint splits: found, checked, decoded once into the node's cache, and opened from there.
+
+No trial sees a test image: a trial loads `train` and `val`, and the winner alone is tested on `test`.
+"""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import PIL
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image
+
+from search.errors import DataError, StorageError, unknown
+from search.scan import SPLITS, Found, Progress, in_threads, open_image, printable, scan, silent, why
+from search.splits import Dataset, assign, demand_usable, gather, listing, without
+
+__all__ = ["BUILT_IN", "SPLITS", "Dataset", "Progress", "decode", "faults", "find", "load", "silent"]
+
+BUILT_IN = ("digits",)
+
+_FOLDER_SHARES = {"test": 0.15, "val": 0.15}  # of each class; train has the rest
+_DIGITS_SHARES = {"test": 0.5, "val": 0.2}  # a large test part, or differences drown in noise
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _Unread:
+    """Why an image gave no pixels: the file is not what the scan saw, or it is and its content is bad."""
+
+    reason: str
+    changed: bool
+
+
+_Reader = Callable[[tuple[str, str]], Pixels | _Unread]  # of an item and its digest
+
+
+def faults(source: str) -> list[str]:
+    """What is wrong with a source that can be seen without reading an image."""
+    root = Path(source).expanduser()
+    if source in BUILT_IN or root.is_dir():
+        return []
+    if root.name == source and not root.exists():
+        return [f"{unknown('data set', source, BUILT_IN)}; nor is there a folder of this name"]
+    return [f"{source}: {'not a folder' if root.exists() else 'there is no such folder'}"]
+
+
+def find(source: str, *, seed: int, max_bad_files: float, progress: Progress = silent) -> Dataset:
+    """Scan the images and split them.
+
+    Args:
+        source: a built-in name, or a folder: `DIR/<class>/*` is split 70/15/15 within each class,
+            `DIR/{train,val,test}/<class>/*` is split already.
+        seed: decides the split where the folder does not.
+        max_bad_files: share in [0, 1] of the image files that may be skipped, rounded up to whole files.
+        progress: called from this thread now and then.
+
+    Raises:
+        DataError: the folder cannot be used; names every fault at once.
+    """
+    found = _from_digits(seed) if source in BUILT_IN else _from_folder(source, seed, progress)
+    demand_usable(found, max_bad_files)
+    return found
+
+
+def decode(
+    found: Dataset, *, max_bad_files: float, image_size: int, cache: Path, progress: Progress = silent
+) -> Dataset:
+    """Decode the images into the cache, unless they lie there already.
+
+    Args:
+        found: what `find` gave.
+        max_bad_files: as for `find`; images whose content turns out to be bad are counted too.
+        image_size: side in pixels; images are resized, bilinear, aspect not kept.
+        cache: a folder of this node; the images go below `images/` in it.
+        progress: called from this thread now and then.
+
+    Returns:
+        The dataset without the images that could not be decoded.
+
+    Raises:
+        DataError: too many images are bad; names every fault at once.
+        StorageError: the cache cannot be written.
+    """
+    home = _home(found, image_size, cache)
+    with _locked(home):
+        dataset = _stored(found, home, image_size) or _store(found, home, image_size, progress)
+    demand_usable(dataset, max_bad_files)
+    return dataset
+
+
+def load(dataset: Dataset, split: str, image_size: int, cache: Path) -> tuple[Pixels, NDArray[np.int32]]:
+    """Open one split; decode the images again where the cache has lost them.
+
+    Returns:
+        Images (n, image_size, image_size, 3), uint8, RGB, memory-mapped and read-only; labels (n,), int32.
+
+    Raises:
+        DataError: the images must be decoded again and some files are gone or not what the scan saw.
+        StorageError: the cache cannot be written.
+    """
+    home = _home(dataset, image_size, cache)
+    images = _opened(dataset, split, home, image_size)
+    if images is None:
+        with _locked(home):
+            if _opened(dataset, split, home, image_size) is None:
+                _store(dataset, home, image_size, silent, nothing_bad=True)
+            images = _opened(dataset, split, home, image_size)
+    if images is None:
+        raise StorageError(f"{home}: the images that were just decoded are gone; was the cache emptied?")
+    return images, np.asarray(dataset.labels[split], np.int32)
+
+
+def _from_folder(source: str, seed: int, progress: Progress) -> Dataset:
+    if wrong := faults(source):
+        raise DataError(wrong)
+    root = Path(source).expanduser().resolve()
+    found = scan(root, progress)
+    images = found.images if found.given else assign(found.images, seed, _FOLDER_SHARES)
+    used = sorted({image.class_name for image in images})
+    empty = [
+        f"class '{printable(name)}' holds no usable image and is left out" for name in found.classes if name not in used
+    ]
+    return gather(str(root), used, images, found.bad, (*empty, *found.notes))
+
+
+def _from_digits(seed: int) -> Dataset:
+    images, labels = _digits()
+    found = [
+        Found(str(index), str(label), "", hashlib.sha256(image.tobytes()).hexdigest())
+        for index, (image, label) in enumerate(zip(images, labels, strict=True))
+    ]
+    return gather("digits", [str(label) for label in range(10)], assign(found, seed, _DIGITS_SHARES), (), ())
+
+
+def _digits() -> tuple[Pixels, list[int]]:
+    """Handwritten digits (1797, 8, 8), grey in [0, 255], and what they show."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return np.rint(digits.images * (255 / 16)).astype(np.uint8), [int(label) for label in digits.target]
+
+
+def _home(dataset: Dataset, image_size: int, cache: Path) -> Path:
+    """Where the decoded images lie: named by all that decides their bytes."""
+    return cache / "images" / f"{dataset.fingerprint[:32]}-{image_size}-pillow{PIL.__version__}"
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """Only one process of the node decodes; the others wait and then find the images."""
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{home}.lock"):
+            yield
+    except OSError as error:
+        raise StorageError(
+            f"the cache {home.parent} cannot be written: {error}; choose another with --cache"
+        ) from error
+
+
+def _opened(dataset: Dataset, split: str, home: Path, image_size: int) -> Pixels | None:
+    """The memory-mapped images of a split, unless they are missing or not what the dataset says."""
+    try:
+        images: Pixels = np.lib.format.open_memmap(home / f"{split}.npy", mode="r")
+    except (OSError, ValueError):
+        return None
+    expected = (len(dataset.items[split]), image_size, image_size, 3)
+    return images if images.dtype == np.uint8 and images.shape == expected else None
+
+
+def _stored(asked: Dataset, home: Path, image_size: int) -> Dataset | None:
+    """The dataset as it was decoded before, without the images that proved bad then."""
+    try:
+        bad = [(path, reason) for path, reason in json.loads((home / "skipped.json").read_text())]
+    except (OSError, ValueError, TypeError):
+        return None
+    dataset = without(asked, bad)
+    complete = all(_opened(dataset, split, home, image_size) is not None for split in SPLITS)
+    return dataset if complete else None
+
+
+def _store(asked: Dataset, home: Path, image_size: int, progress: Progress, nothing_bad: bool = False) -> Dataset:
+    """Decode all three splits into a folder beside, then rename it; returns the dataset without the bad images.
+
+    Raises:
+        DataError: files are gone or have changed since the scan; with `nothing_bad`, also those that are bad.
+    """
+    making = home.with_name(f"{home.name}.new")
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir()
+    try:
+        read, unread = _reader(asked.source, image_size), dict[str, _Unread]()
+        for split in SPLITS:
+            items = list(zip(asked.items[split], asked.digests[split], strict=True))
+            results = in_threads(read, items, f"decoding {split} images", progress)
+            _write(making / f"{split}.npy", _readable(asked.items[split], results, unread), image_size)
+        bad = [(item, failure.reason) for item, failure in unread.items()]
+        changed = [(item, failure.reason) for item, failure in unread.items() if failure.changed or nothing_bad]
+        if changed:
+            total = sum(map(len, asked.items.values()))
+            fault = f"gone or changed since the scan, {len(changed)} of {total} files:{listing(changed)}"
+            raise DataError([fault], subject=asked.source)
+        dataset = without(asked, bad)
+        (making / "skipped.json").write_text(json.dumps(dataset.skipped))
+        shutil.rmtree(home, ignore_errors=True)
+        making.replace(home)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return dataset
+
+
+def _reader(source: str, image_size: int) -> _Reader:
+    if source not in BUILT_IN:
+        return partial(_read_file, Path(source), image_size)
+    images, _ = _digits()
+    return lambda item: _pixels(Image.fromarray(images[int(item[0])]), image_size)
+
+
+def _read_file(root: Path, image_size: int, item: tuple[str, str]) -> Pixels | _Unread:
+    path, digest = item
+    try:
+        content = (root / path).read_bytes()
+    except OSError as error:
+        return _Unread(why(error), changed=True)
+    if hashlib.sha256(content).hexdigest() != digest:
+        return _Unread("its content has changed", changed=True)
+    try:
+        with open_image(io.BytesIO(content)) as image:
+            return _pixels(image, image_size)
+    except Exception as error:  # noqa: BLE001 (a corrupt file makes Pillow raise anything)
+        return _Unread(why(error), changed=False)
+
+
+def _pixels(image: Image.Image, image_size: int) -> Pixels:
+    """RGB (image_size, image_size, 3), as `keras.utils.load_img(..., interpolation="bilinear")` gives it.
+
+    Except that 16-bit grey is scaled to 8 bits, where Pillow's conversion would clip it to white.
+    """
+    if image.mode.startswith("I"):
+        grey = np.clip(np.asarray(image, np.int64), 0, 65535)
+        image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    image = image.convert("RGB")
+    if image.size != (image_size, image_size):
+        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def _readable(
+    items: Sequence[str], results: Iterable[Pixels | _Unread], unread: dict[str, _Unread]
+) -> Iterator[Pixels]:
+    """The pixels among the results, in order; the failures go to `unread` under their item."""
+    for item, result in zip(items, results, strict=True):
+        if isinstance(result, _Unread):
+            unread[item] = result
+        else:
+            yield result
+
+
+def _write(path: Path, images: Iterable[Pixels], image_size: int) -> None:
+    """Write images one by one as an array; the header, whose length does not depend on their count, comes last."""
+    shape = (image_size, image_size, 3)
+    count = 0
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (0, *shape)})
+        for count, image in enumerate(images, start=1):  # noqa: B007
+            file.write(image.data)
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)})
