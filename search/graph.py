@@ -1,0 +1,124 @@
+"""A network as a list of calls: every layer and operation in the order in which they are applied."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation applied once: a layer or a bare `keras.ops` operation, and the tensors it takes and gives."""
+
+    operation: Any
+    inputs: tuple[keras.KerasTensor, ...]
+    outputs: tuple[keras.KerasTensor, ...]
+
+
+def flatten(network: keras.Model, image_size: int) -> tuple[keras.Model, list[Call]]:
+    """Rebuild a network for one image size, without nested models and with names that every process agrees on.
+
+    Args:
+        network: functional or sequential, from one tensor (batch, height, width, 3) to one tensor. Its layers and
+            weights are shared with the result; layers that Keras named by counting are numbered anew.
+        image_size: height and width of the images.
+
+    Returns:
+        The flat network and its calls in topological order.
+
+    Raises:
+        ValueError: Keras's own, when the images are too small.
+    """
+    import keras
+
+    images = keras.Input((image_size, image_size, 3), name="images")
+    network = keras.Model(network.inputs[0], network.outputs[0])
+    while True:
+        calls: list[Call] = []
+        network = keras.models.clone_model(network, images, lambda layer: layer, _recorder(calls, images))
+        if not any(_is_nested(call.operation) for call in calls):
+            return network, calls
+
+
+def _is_nested(operation: Any) -> bool:
+    import keras
+
+    return isinstance(operation, keras.Function | keras.Sequential)
+
+
+def _recorder(calls: list[Call], images: keras.KerasTensor) -> Any:
+    """A `call_function` for `clone_model` that opens nested models by one level and writes down what is called."""
+    named: dict[str, Any] = {images.name: images}
+
+    def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        _rename(operation, named)
+        result = (operation.call if _is_nested(operation) else operation)(*args, **kwargs)
+        calls.append(Call(operation, _tensors((args, kwargs)), _tensors(result)))
+        return result
+
+    return call
+
+
+def _tensors(structure: Any) -> tuple[keras.KerasTensor, ...]:
+    """The distinct tensors of a nested structure."""
+    import keras
+
+    found = {id(leaf): leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, keras.KerasTensor)}
+    return tuple(found.values())
+
+
+def _rename(operation: Any, named: dict[str, Any]) -> None:
+    """Give an operation a name that is free and does not depend on what else the process has built."""
+    stem = re.sub(r"_\d+$", "", operation.name)
+    if stem.replace("_", "") != type(operation).__name__.lower():
+        stem = operation.name
+    numbered = (f"{stem}_{number}" for number in itertools.count(1))
+    free = (name for name in itertools.chain([stem], numbered) if named.get(name, operation) is operation)
+    operation.name = next(free)
+    named[operation.name] = operation
+
+
+def without_classifier(network: keras.Model, calls: list[Call]) -> tuple[keras.Model, list[Call]]:
+    """Leave off a last dense layer with softmax or sigmoid, be it its activation or an operation of its own."""
+    import keras
+
+    dense = [isinstance(call.operation, keras.layers.Dense) for call in calls]
+    left_off = 0
+    if _is_classifying(calls[-1].operation):
+        left_off = 1 if dense[-1] else 2 * dense[-2:-1].count(True)
+    if left_off in {0, len(calls)}:
+        return network, calls
+    calls = calls[:-left_off]
+    return keras.Model(network.inputs[0], calls[-1].outputs[0]), calls
+
+
+def _is_classifying(operation: Any) -> bool:
+    import keras
+
+    activations = {keras.activations.softmax, keras.activations.sigmoid}
+    is_activation = type(operation).__name__ in {"Softmax", "Sigmoid"}
+    return is_activation or getattr(operation, "activation", None) in activations
+
+
+def parameters(operations: Iterable[Any]) -> int:
+    """The number of trainable parameters of some operations; one that comes twice counts once."""
+    distinct = {id(operation): operation for operation in operations}.values()
+    weights = [weight for operation in distinct for weight in getattr(operation, "trainable_weights", [])]
+    return sum(math.prod(weight.shape) for weight in weights)
+
+
+def weights(call: Call) -> list[Any]:
+    """The weights of what is called; a bare operation has none."""
+    return list(getattr(call.operation, "weights", []))
+
+
+def is_kernel(call: Call) -> bool:
+    """Whether an operation mixes values (a matrix of weights), not only scales them (normalisation: vectors)."""
+    return any(len(weight.shape) > 1 for weight in weights(call))
