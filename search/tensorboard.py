@@ -1,0 +1,122 @@
+"""The shared TensorBoard directory: what its HParams page needs, right while trials run.
+
+One experiment summary at the root says which columns there are; it is made from the declared space, once. Every trial
+is one session: a record at its start, its best values while it runs, its status at its end. A parameter that does not
+apply to a trial is left out of its record, so that its column stays numeric. Keras's own callback writes the scalars
+of every epoch to `<trial>/train` and `<trial>/validation`. TensorFlow is not needed here, and not imported.
+
+Reference: https://github.com/tensorflow/tensorboard/tree/master/tensorboard/plugins/hparams
+"""
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from optuna.distributions import BaseDistribution
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.plugins.hparams import summary_v2 as hparams
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from search.settings import SETTINGS, Value
+from search.space import Choice, Float, Int, Space
+
+METRICS = (
+    hparams.Metric("best/val_accuracy", display_name="best validation accuracy"),
+    hparams.Metric("best/val_loss", display_name="validation loss of the best epoch"),
+    hparams.Metric("epoch_accuracy", group="validation", display_name="validation accuracy"),
+    hparams.Metric("epoch_loss", group="validation", display_name="validation loss"),
+)
+
+
+class Events:
+    """One events file, written through to disk at every call.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._writer = RecordWriter((folder / name).open("ab"))
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def summary(self, summary: Summary) -> None:
+        """Write a summary."""
+        self._write(Event(wall_time=time.time(), summary=summary))
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Write scalars of one step."""
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
+    def _write(self, event: Event) -> None:
+        self._writer.write(event.SerializeToString())
+        self._writer.flush()
+
+
+class Directory:
+    """The directory of one search.
+
+    Args:
+        folder: its root, which TensorBoard is started on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._sessions: dict[str, Events] = {}
+
+    def declare(self, space: Space) -> None:
+        """Write the experiment summary of a resolved space."""
+        columns = [_column(name, distribution) for name, distribution in space.search.items()]
+        with Events(self._folder) as events:
+            events.summary(hparams.hparams_config_pb(columns, METRICS, time.time()))
+
+    def start(self, trial: str, parameters: Mapping[str, Value]) -> None:
+        """Write a trial's session record."""
+        self._sessions[trial] = Events(self._folder / trial)
+        self._sessions[trial].summary(hparams.hparams_pb(parameters, trial_id=trial))
+
+    def best(self, trial: str, val_accuracy: float, val_loss: float, epoch: int) -> None:
+        """Write the values of a trial's best epoch so far, after `epoch` epochs; steps count from 0, as Keras's."""
+        values = {"best/val_accuracy": val_accuracy, "best/val_loss": val_loss}
+        self._sessions[trial].scalars(values, epoch - 1)
+
+    def end(self, trial: str, succeeded: bool) -> None:
+        """Write a trial's status; nothing follows it."""
+        if events := self._sessions.pop(trial, None):
+            status = api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE
+            info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+            content = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=info))
+            value = Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=content, tensor=metadata.NULL_TENSOR)
+            events.summary(Summary(value=[value]))
+            events.close()
+
+
+def _column(name: str, distribution: object) -> hparams.HParam:
+    match distribution:
+        case Int():
+            domain = hparams.IntInterval(distribution.low, distribution.high)
+        case Float():
+            domain = hparams.RealInterval(float(distribution.low), float(distribution.high))
+        case Choice():
+            domain = hparams.Discrete(distribution.choices)
+        case BaseDistribution() | _:
+            raise TypeError(f"{name}: {distribution!r} is not resolved")
+    return hparams.HParam(name, domain, description=SETTINGS[name].meaning)
