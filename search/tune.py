@@ -1,0 +1,294 @@
+"""Joins searcher, scheduler and trial in one `ray.tune.Tuner`. The only place where Ray meets a trial."""
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import cloudpickle, tune
+from ray.tune.experiment import Trial
+from ray.tune.stopper import Stopper
+
+from search import trial
+from search.console import Display
+from search.data import SPLITS
+from search.errors import NoUsableTrialError
+from search.record import FAILED, RUNNING, Record, Row, ranked, write_json
+from search.request import Request
+from search.scheduler import Asha
+from search.searcher import Searcher
+from search.space import Space
+from search.tensorboard import Directory
+
+SAME_FAILURE_LIMIT = 3
+TIME_IS_UP = "time budget used up"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a search ended: its trials best first, how many failed, and whether it was interrupted."""
+
+    ranked: list[Row]
+    failed: int
+    interrupted: bool
+    metrics: dict[str, Any]
+
+
+class RepeatedFailureError(RuntimeError):
+    """The first trials all failed for one cause: a bug, not an unlucky configuration."""
+
+
+def run(request: Request, record: Record, display: Display, resume: bool = False) -> Outcome:
+    """Run a whole search, or go on with one, and export its winner.
+
+    Raises:
+        NoUsableTrialError: no trial gave a model.
+        RepeatedFailureError: the first trials all failed for one cause.
+    """
+    directory = Directory(record.tensorboard)
+    if not resume:
+        directory.declare(request.space)
+        record.write_trials()
+    _start_ray(request)
+    try:
+        recorder = Recorder(record, directory, request.space, display)
+        with display:
+            interrupted = _fit(request, recorder, resume)
+        best = ranked(record.rows.values(), request.space.objective.metric)
+        failed = sum(row.state == FAILED for row in record.rows.values())
+        if recorder.bug:
+            raise RepeatedFailureError(recorder.bug)
+        if not best and not interrupted:
+            raise NoUsableTrialError(f"no trial gave a model; {record.trials} says why for each of them")
+        metrics = {} if interrupted else _export(request, record, best[0])
+        return Outcome(best, failed, interrupted, metrics)
+    finally:
+        ray.shutdown()
+
+
+def _start_ray(request: Request) -> None:
+    os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_USAGE_STATS_ENABLED="0")
+    quiet = {"log_to_driver": False, "configure_logging": False, "include_dashboard": False}
+    if request.address:
+        ray.init(request.address, log_to_driver=False, configure_logging=False)
+    else:
+        ray.init("local", num_cpus=request.cpus, num_gpus=request.gpus, **quiet)
+
+
+def _fit(request: Request, recorder: "Recorder", resume: bool) -> bool:
+    """Run the trials; return whether the search was interrupted."""
+    tuner = _restored(request, recorder) if resume else _new(request, recorder)
+    trials = tuner.fit()._experiment_analysis.trials
+    if not recorder.bug and not all(t.is_finished() for t in trials):
+        return True
+    recorder.close()
+    return False
+
+
+def _trainable(request: Request) -> Any:
+    resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
+    return tune.with_resources(functools.partial(_on_worker, request=ray.put(request)), resources)
+
+
+def _new(request: Request, recorder: "Recorder") -> tune.Tuner:
+    space, record = request.space, Record(request.folder)
+    recorder.searcher = Searcher(space, str(space.settings["sampler"]), request.seed, record.journal)
+    recorder.scheduler = Asha(space.budget, space.objective, record.ray / "rungs.json")
+    return tune.Tuner(
+        _trainable(request),
+        tune_config=tune.TuneConfig(
+            search_alg=recorder.searcher,
+            scheduler=recorder.scheduler,
+            num_samples=space.budget.trials,
+            max_concurrent_trials=request.max_concurrent or _slots(request),
+            time_budget_s=space.budget.time_s,
+            reuse_actors=True,
+            trial_dirname_creator=lambda t: str(t.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name=record.ray.name,
+            storage_path=str(record.folder),
+            stop=recorder.stopper,
+            callbacks=[recorder],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=0),
+            log_to_file=True,
+            verbose=0,
+        ),
+    )
+
+
+def _restored(request: Request, recorder: "Recorder") -> tune.Tuner:
+    """The interrupted search from Ray's snapshot, followed by a new recorder."""
+    tuner = tune.Tuner.restore(str(Record(request.folder).ray), _trainable(request), resume_unfinished=True)
+    run_config, tune_config = tuner._local_tuner.get_run_config(), tuner._local_tuner._tune_config
+    run_config.callbacks, run_config.stop = [recorder], recorder.stopper
+    recorder.searcher, recorder.scheduler = tune_config.search_alg, tune_config.scheduler
+    return tuner
+
+
+def _slots(request: Request) -> int:
+    """How many trials the cluster has room for."""
+    total = ray.cluster_resources()
+    wanted = {"CPU": request.cpus_per_trial, "GPU": request.gpus_per_trial}
+    return max(1, int(min(total.get(kind, 0) / share for kind, share in wanted.items() if share)))
+
+
+def _on_worker(config: dict[str, Any], request: Any) -> None:
+    """Run one trial in a Ray worker."""
+    asked: Request = ray.get(request)
+    _prepare_process(asked)
+    from search import callbacks
+
+    stopped = False
+
+    def report(metrics: dict[str, float | int | str]) -> None:
+        nonlocal stopped
+        try:
+            tune.report(metrics)
+        except SystemExit as error:
+            stopped = True
+            raise callbacks.Stopped from error
+
+    chosen = {name: value for name, value in config.items() if name != "trial"}
+    configuration = asked.configuration(config["trial"], chosen)
+    state = configuration.folder / "last.npz"
+    trial.train(configuration, report, state if state.exists() else None)
+    if stopped:
+        sys.exit(0)
+
+
+def _export_on_worker(request: Request, row: Row) -> dict[str, Any]:
+    _prepare_process(request)
+    configuration = request.configuration(row.trial, dict(row.parameters))
+    return trial.export(configuration, Record(request.folder).best)
+
+
+def _prepare_process(request: Request) -> None:
+    """Tell TensorFlow, before it is imported, which share of the machine is its own."""
+    threads = str(max(1, int(request.cpus_per_trial)))
+    os.environ.update(
+        KERAS_BACKEND="tensorflow",
+        TF_CPP_MIN_LOG_LEVEL="2",
+        TF_NUM_INTRAOP_THREADS=threads,
+        TF_NUM_INTEROP_THREADS=threads,
+        TF_FORCE_GPU_ALLOW_GROWTH="true",
+        TUNE_FUNCTION_THREAD_TIMEOUT_S="600",
+    )
+
+
+def _export(request: Request, record: Record, winner: Row) -> dict[str, Any]:
+    """Export the winner where trials run, and write its figures."""
+    dataset = request.images
+    record.best.mkdir(parents=True, exist_ok=True)
+    resources = {"num_cpus": request.cpus_per_trial, "num_gpus": request.gpus_per_trial, "max_calls": 1}
+    tested = ray.get(ray.remote(**resources)(_export_on_worker).remote(request, winner))
+    metrics = {
+        "trial": winner.trial,
+        "parameters": dict(winner.parameters),
+        "classes": list(dataset.classes),
+        "val_accuracy": winner.val_accuracy,
+        **tested,
+    }
+    write_json(record.best / "metrics.json", metrics)
+    items = {split: list(dataset.items[split]) for split in SPLITS}
+    write_json(record.best / "split.json", {"data": dataset.source, **items})
+    return metrics
+
+
+class Recorder(tune.Callback):  # type: ignore[misc]
+    """Follows every trial: in the record, in TensorBoard and before the user's eyes.
+
+    Ray pickles its callbacks for its own snapshot; what cannot be pickled stays behind.
+    """
+
+    def __init__(self, record: Record, directory: Directory, space: Space, display: Display) -> None:
+        self._record, self._directory, self._space, self._display = record, directory, space, display
+        self.searcher: Searcher | None = None
+        self.scheduler: Asha | None = None
+        self.stopper = _StopOnBug(self)
+        self.bug = ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_space": self._space}
+
+    def on_trial_start(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """A new row, a new session."""
+        parameters = {name: value for name, value in trial.config.items() if name != "trial"}
+        row = Row(trial.config["trial"], parameters)
+        self._directory.start(row.trial, parameters)
+        self._put(row, now=True)
+
+    def on_trial_result(
+        self,
+        iteration: int,  # noqa: ARG002
+        trials: Sequence[Trial],  # noqa: ARG002
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,  # noqa: ARG002
+    ) -> None:
+        """An epoch more."""
+        row = self._row(trial).after(result)
+        if row.val_accuracy is not None and row.val_loss is not None:
+            self._directory.best(row.trial, row.val_accuracy, row.val_loss, row.epochs)
+        self._put(row)
+
+    def on_trial_complete(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """The trial ended by itself, or ASHA stopped it."""
+        rung = self.scheduler.stopped.get(trial.trial_id) if self.scheduler else None
+        reason = f"by ASHA at epoch {rung}" if rung else TIME_IS_UP
+        self._end(self._row(trial).ended(trial.last_result.get("ending", ""), reason))
+
+    def on_trial_error(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """The trial raised an error."""
+        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+        self._end(self._row(trial).failed(_cause(error)))
+        ended = [row for row in self._record.rows.values() if row.state != RUNNING]
+        if len(ended) == SAME_FAILURE_LIMIT and len({(row.state, row.reason) for row in ended}) == 1:
+            self.bug = "".join(traceback.format_exception(error))
+
+    def close(self) -> None:
+        """End what was cut off with the search."""
+        for row in list(self._record.rows.values()):
+            if row.state == RUNNING:
+                self._end(row.ended("", "the search was ended" if self.bug else TIME_IS_UP))
+        self._record.write_trials()
+        if self.searcher:
+            self.searcher.close()
+
+    def _row(self, trial: Trial) -> Row:
+        return self._record.rows[trial.config["trial"]]
+
+    def _put(self, row: Row, now: bool = False) -> None:
+        self._record.update(row, now)
+        best = ranked(self._record.rows.values(), self._space.objective.metric)
+        self._display.show(row, best[0] if best else None)
+
+    def _end(self, row: Row) -> None:
+        self._directory.end(row.trial, succeeded=row.state != FAILED)
+        self._put(row, now=True)
+
+
+class _StopOnBug(Stopper):  # type: ignore[misc]
+    """Ends the search once its recorder has seen a bug."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
+        return False
+
+    def stop_all(self) -> bool:
+        return bool(getattr(self._recorder, "bug", ""))
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what went wrong in a trial."""
+    origin = getattr(error, "cause", None) or error
+    lines = str(origin).strip().splitlines()
+    return f"{type(origin).__name__}: {lines[0]}" if lines else type(origin).__name__
