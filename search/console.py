@@ -1,0 +1,201 @@
+"""What the user sees: progress, a live table on a terminal, one line for every trial that ends, the leaderboard."""
+
+import contextlib
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Record, Row
+from search.space import Budget
+
+COLOURS = {COMPLETED: "green", STOPPED: "yellow", DIVERGED: "red", FAILED: "red", RUNNING: "cyan"}
+LEADERS = 5
+
+
+def console(file: IO[str] | None = None) -> Console:
+    """The user's console; where it is no terminal, lines may be as long as they are."""
+    found = Console(file=file)
+    return found if found.is_terminal else Console(file=file, width=200)
+
+
+def complain(message: str) -> None:
+    """Tell the user what is wrong."""
+    Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+class Display:
+    """Shows a search on a console; on anything but a terminal it prints plain lines.
+
+    Args:
+        shown: where to.
+        budget: what the search may spend.
+    """
+
+    def __init__(self, shown: Console, budget: Budget) -> None:
+        self._console, self._budget = shown, budget
+        self._rows: dict[str, Row] = {}
+        self._best: Row | None = None
+        self._began = time.monotonic()
+        self._live = Live(console=shown, auto_refresh=False) if shown.is_terminal else None
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._live:
+            self._live.update(Group(), refresh=True)
+            self._live.stop()
+
+    def show(self, row: Row, best: Row | None) -> None:
+        """Show how a trial stands; `best` is the best trial so far."""
+        self._rows[row.trial], self._best = row, best
+        if row.state != RUNNING:
+            self._console.print(self._line(row), highlight=False, soft_wrap=True)
+        if self._live:
+            self._live.update(self._table(), refresh=True)
+
+    def _line(self, row: Row) -> str:
+        star = " [bold]best so far[/bold]" if self._best and self._best.trial == row.trial else ""
+        state = f"[{COLOURS[row.state]}]{row.state}[/]"
+        counted = f"{len([r for r in self._rows.values() if r.state != RUNNING])}/{self._budget.trials}"
+        accuracy = "" if row.val_accuracy is None else f"  val_accuracy {row.val_accuracy:.4f}"
+        epochs = f"{row.epochs}/{self._budget.epochs} epochs, {row.seconds:.0f} s"
+        reason, parameters = escape(row.reason), escape(described(row))
+        return f"{counted}  trial {row.trial} {state}: {reason}{accuracy}  {epochs}  {parameters}{star}"
+
+    def _table(self) -> Table:
+        table = Table(title=self._progress_line(), title_justify="left", expand=False)
+        for column in ("trial", "epoch", "val_accuracy", "parameters"):
+            table.add_column(column, overflow="fold")
+        for row in self._rows.values():
+            if row.state == RUNNING:
+                table.add_row(row.trial, f"{row.epochs}/{self._budget.epochs}", accuracy(row), escape(described(row)))
+        if self._best:
+            table.add_section()
+            table.add_row(f"best {self._best.trial}", "", accuracy(self._best), escape(described(self._best)))
+        return table
+
+    def _progress_line(self) -> str:
+        ended = len([row for row in self._rows.values() if row.state != RUNNING])
+        spent = time.monotonic() - self._began
+        left = [spent / ended * (self._budget.trials - ended)] if ended else []
+        left += [self._budget.time_s - spent] if self._budget.time_s else []
+        remaining = f", about {max(0.0, min(left)):.0f} s left" if left else ""
+        return f"{ended} of {self._budget.trials} trials ended, {spent:.0f} s{remaining}"
+
+
+class Steps:
+    """Progress bars of the steps before the search; plain lines on anything but a terminal."""
+
+    def __init__(self, shown: Console) -> None:
+        self._console = shown
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=shown,
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` are done."""
+        if not self._console.is_terminal:
+            if done == total:
+                self._console.print(f"{what}: {total}", highlight=False)
+            return
+        if what not in self._tasks:
+            self._bars.start()
+            self._tasks[what] = self._bars.add_task(what, total=total)
+        self._bars.update(self._tasks[what], completed=done, total=total)
+        if done == total:
+            self._bars.stop()
+
+
+@contextlib.contextmanager
+def quiet(log: Path) -> Iterator[Console]:
+    """Send what any library of this process prints to a log file; give a console that still reaches the user."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(descriptor) for descriptor in (1, 2)]
+    with log.open("ab") as file, os.fdopen(os.dup(1), "w", encoding="utf-8") as user:
+        try:
+            for descriptor in (1, 2):
+                os.dup2(file.fileno(), descriptor)
+            yield console(user)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, original in zip((1, 2), kept, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)
+
+
+def conclusion(
+    shown: Console, record: Record, rows: Sequence[Row], metrics: Mapping[str, Any], interrupted: bool
+) -> None:
+    """Print the leaderboard, where everything lies, and what to do next."""
+    shown.print()
+    shown.print(leaderboard(rows))
+    lines = []
+    search = f"{record.folder.name} --storage {shlex.quote(str(record.folder.parent))}"
+    if metrics:
+        lines.append(f"test accuracy of trial {metrics['trial']}: {metrics['test_accuracy']:.4f}")
+        lines.append(f"model: {record.best / 'model.keras'}")
+    lines += [
+        f"record: {record.folder}",
+        f"compare the trials: tensorboard --logdir {shlex.quote(str(record.tensorboard))}",
+        f"report: python -m search.report {search}",
+    ]
+    if interrupted:
+        lines.append(f"interrupted; to go on: python -m search.run --resume {search}")
+    for line in lines:
+        shown.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def leaderboard(rows: Sequence[Row], limit: int = LEADERS) -> Table:
+    """The best trials, best first; `rows` are ranked already."""
+    table = Table(title=f"Leaderboard: best {min(limit, len(rows))} of {len(rows)} trials with a model")
+    table.title_justify = "left"
+    for column in ("", "trial", "val_accuracy", "val_loss", "best epoch", "state", "parameters"):
+        table.add_column(column, overflow="fold")
+    for place, row in enumerate(rows[:limit], 1):
+        loss = "" if row.val_loss is None else f"{row.val_loss:.4f}"
+        state = f"{row.state}: {row.reason}"
+        table.add_row(
+            str(place), row.trial, accuracy(row), loss, str(row.best_epoch), escape(state), escape(described(row))
+        )
+    return table
+
+
+def accuracy(row: Row) -> str:
+    """The best epoch's validation accuracy, or nothing yet."""
+    return "" if row.val_accuracy is None else f"{row.val_accuracy:.4f}"
+
+
+def described(row: Row) -> str:
+    """The parameters in a few words."""
+    return " ".join(f"{name}={_short(value)}" for name, value in row.parameters.items())
+
+
+def _short(value: object) -> str:
+    try:
+        return f"{float(value):.3g}" if not isinstance(value, bool) else str(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return str(value)

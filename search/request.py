@@ -1,0 +1,322 @@
+"""What was asked for, checked whole: first what can be seen at once, then the backbone and the images.
+
+Nothing is written and nothing is started here, so that a wrong request leaves no trace.
+"""
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from search import backbones, data, space
+from search.errors import BackboneError, RequestError
+from search.record import NAME, Record
+from search.settings import SETTINGS, Value, read_assignments
+from search.trial import Configuration
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked request; with `dataset` it is complete, and a search can start.
+
+    Args:
+        space: with the budget and the settings that were asked for; resolved for the backbone once complete.
+        folder: of the search; it does not exist yet.
+        weights: `imagenet`, `none`, `own` or a file.
+        image_size: side in pixels; 0 until the backbone's own is known.
+        cpus: of this machine, for an own local Ray; likewise `gpus`.
+        cpus_per_trial: likewise `gpus_per_trial`; fractions allowed.
+        max_concurrent: trials at a time; `None`: as many as there is room for.
+        address: of a Ray cluster; `None`: an own local Ray.
+        dataset: the images.
+    """
+
+    space: space.Space
+    folder: Path
+    weights: str
+    image_size: int
+    cache: Path
+    seed: int
+    cpus: int
+    gpus: int
+    cpus_per_trial: float
+    gpus_per_trial: float
+    max_concurrent: int | None
+    address: str | None
+    dataset: data.Dataset | None = None
+
+    @property
+    def images(self) -> data.Dataset:
+        """The dataset of a complete request."""
+        if self.dataset is None:
+            raise ValueError("the request is not complete")
+        return self.dataset
+
+    def configuration(self, number: str, chosen: Mapping[str, Value]) -> Configuration:
+        """The configuration of trial `number`, with the parameters that were chosen for it."""
+        record, settings = Record(self.folder), self.space.settings
+        fixed = {name: value for name, value in settings.items() if SETTINGS[name].searchable}
+        return Configuration(
+            trial=number,
+            parameters={**fixed, **chosen},
+            epochs=self.space.budget.epochs,
+            seed=self.seed,
+            objective=self.space.objective,
+            backbone=str(settings["backbone"]),
+            weights=self.weights,
+            image_size=self.image_size,
+            dataset=self.images,
+            folder=record.checkpoints(number),
+            tensorboard=record.tensorboard / number,
+            cache=self.cache,
+        )
+
+
+def check(options: argparse.Namespace) -> Request:
+    """Check everything that can be checked without reading an image or importing Keras.
+
+    Raises:
+        RequestError: names every fault.
+    """
+    numbers = _Numbers(options)
+    faults: list[str] = []
+    asked = _space(options, numbers, faults)
+    machine = _machine(options, numbers, faults)
+    folder = _folder(options, asked.name if asked else "search", faults)
+    cache = Path(options.cache or platformdirs.user_cache_path("finetune-search")).absolute()
+    if fault := _unwritable(cache):
+        faults.append(f"--cache {cache}: {fault}")
+    seed = numbers.whole("seed", 0, high=2**32 - 1)
+    if asked is None or faults or numbers.faults or seed is None:
+        raise RequestError([*numbers.faults, *faults])
+    backbone, weights = str(asked.settings["backbone"]), asked.settings["weights"]
+    return Request(
+        space=asked,
+        folder=folder,
+        weights=str(weights or backbones.default_weights(backbone)),
+        image_size=int(asked.settings["image_size"] or 0),
+        cache=cache,
+        seed=seed,
+        address=options.address,
+        **machine,
+    )
+
+
+def complete(request: Request, progress: data.Progress) -> Request:
+    """Ask the backbone how it is made, and read the images.
+
+    Raises:
+        BackboneError, DataError, SpaceError: name every fault.
+    """
+    settings = request.space.settings
+    bad = float(str(settings["max_bad_files"]))
+    with _ask(str(settings["backbone"]), request.weights, request.image_size) as asking:
+        try:
+            found = data.find(str(settings["data"]), seed=request.seed, max_bad_files=bad, progress=progress)
+            described = _answer(asking)
+        finally:
+            asking.kill()
+    image_size = int(described["image_size"])
+    resolved = request.space.resolve(len(described["blocks"]))
+    dataset = data.decode(found, max_bad_files=bad, image_size=image_size, cache=request.cache, progress=progress)
+    return replace(request, space=resolved, image_size=image_size, dataset=dataset)
+
+
+def _ask(backbone: str, weights: str, image_size: int) -> subprocess.Popen[str]:
+    """Ask how a backbone is made, in a process of its own: this one never imports Keras."""
+    command = [sys.executable, "-m", "search.backbones", backbone, weights, str(image_size)]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+def _answer(asking: subprocess.Popen[str]) -> dict[str, Any]:
+    output, errors = asking.communicate()
+    if asking.returncode:
+        raise RuntimeError(f"the backbone could not be examined:\n{errors}")
+    described: dict[str, Any] = json.loads(output.splitlines()[-1])
+    if "faults" in described:
+        raise BackboneError(described["faults"])
+    return described
+
+
+class _Numbers:
+    """Reads the options that are numbers, and collects what is wrong with them."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self.faults: list[str] = []
+
+    def whole(self, option: str, low: int, high: float = math.inf) -> int | None:
+        """The whole number given, from `low` to `high`; `None` where nothing, or nothing good, is."""
+        text = getattr(self._options, option)
+        try:
+            if text is None or low <= int(text) <= high:
+                return None if text is None else int(text)
+        except ValueError:
+            pass
+        self._fault(option, f"a whole number, {low} or more" + ("" if high == math.inf else f", at most {high}"), text)
+        return None
+
+    def amount(self, option: str, zero: bool = False) -> float | None:
+        """The positive number given; `None` where nothing, or nothing good, is."""
+        text = getattr(self._options, option)
+        try:
+            if text is None or (math.isfinite(float(text)) and (float(text) > 0 or (zero and float(text) == 0))):
+                return None if text is None else float(text)
+        except ValueError:
+            pass
+        self._fault(option, "a number, 0 or more" if zero else "a number above 0", text)
+        return None
+
+    def _fault(self, option: str, allowed: str, given: str) -> None:
+        self.faults.append(f"--{option.replace('_', '-')} must be {allowed}; got '{given}'")
+
+
+def _space(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) -> space.Space | None:
+    """The space with all that the options change in it; checks backbone, weights, data and sampler too."""
+    changes: dict[str, Any] = {
+        "trials": numbers.whole("trials", 1),
+        "epochs": numbers.whole("epochs", 1),
+        "time_s": numbers.amount("time_budget"),
+    }
+    settings, wrong = read_assignments(options.set)
+    faults += wrong
+    given = {name: value for name in ("data", "backbone", "weights") if (value := getattr(options, name)) is not None}
+    faults += [f"--{fault}" for name, value in given.items() if (fault := SETTINGS[name].fault(name, value))]
+    settings |= {name: _located(name, value) for name, value in given.items() if value}
+    try:
+        asked = space.load(options.space)
+    except RequestError as error:
+        faults.append(str(error).replace("\n", "\n  "))
+        asked = None
+    if asked:
+        faults += [
+            f"--set {name}: this space searches '{name}'; change its range in a space file of your own"
+            for name in settings
+            if name in asked.search
+        ]
+        budget = replace(asked.budget, **{name: value for name, value in changes.items() if value is not None})
+        asked = replace(asked, budget=budget, fixed={**asked.fixed, **settings})
+    known = asked.settings if asked else {name: settings.get(name, SETTINGS[name].default) for name in SETTINGS}
+    faults += _named_faults(known)
+    return asked
+
+
+def _located(name: str, value: str) -> str:
+    """A path that exists made absolute, so that it still holds where the search goes on; a known name as it is."""
+    known = {"data": data.BUILT_IN, "backbone": backbones.names(), "weights": ("imagenet", "own", "none")}
+    return value if value in known[name] or not Path(value).exists() else str(Path(value).absolute())
+
+
+def _named_faults(settings: Mapping[str, Value]) -> list[str]:
+    backbone, weights = str(settings["backbone"]), settings["weights"]
+    found = backbones.check(backbone, str(weights or backbones.default_weights(backbone)))
+    if settings["sampler"] == "gp" and not importlib.util.find_spec("torch"):
+        found.append("sampler gp needs PyTorch: pip install 'finetune-search[gp]', or use tpe")
+    return found + data.faults(str(settings["data"]))
+
+
+def _machine(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) -> dict[str, Any]:
+    """What a trial gets, and how many run at a time; by default one GPU, where there are any, and its share of CPUs."""
+    cpus, gpus = _cpus(), _gpus()
+    cpus_per_trial, gpus_per_trial = numbers.amount("cpus_per_trial"), numbers.amount("gpus_per_trial", zero=True)
+    if not options.address:
+        for kind, wanted, there in (("cpus", cpus_per_trial, cpus), ("gpus", gpus_per_trial, gpus)):
+            if wanted and wanted > there:
+                faults.append(f"--{kind}-per-trial {wanted:g}: this machine has {there}")
+    return {
+        "cpus": cpus,
+        "gpus": gpus,
+        "cpus_per_trial": cpus_per_trial or (max(1, cpus // gpus) if gpus else 1),
+        "gpus_per_trial": gpus_per_trial if gpus_per_trial is not None else min(1, gpus),
+        "max_concurrent": numbers.whole("max_concurrent", 1),
+    }
+
+
+def _cpus() -> int:
+    """The CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpus() -> int:
+    """The GPUs this process may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+    if not (program := shutil.which("nvidia-smi")):
+        return 0
+    listed = subprocess.run([program, "-L"], capture_output=True, text=True, check=False)
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
+def _folder(options: argparse.Namespace, space_name: str, faults: list[str]) -> Path:
+    """The folder of the new search."""
+    known_as = re.sub(r"[^A-Za-z0-9._-]+", "-", space_name).strip("._-")[:80] or "search"
+    name = options.name if options.name is not None else f"{known_as}-{time.strftime('%Y%m%d-%H%M%S')}"
+    storage = Path(options.storage)
+    if misplaced := _storage_fault(options.storage):
+        faults.append(f"--storage {misplaced}")
+    if not NAME.fullmatch(name):
+        faults.append(f"--name {name!r}: letters, digits, '.', '_' and '-' are allowed, and a letter or digit first")
+    elif not misplaced and not options.resume and (storage / name).exists():
+        faults.append(f"--name {name}: {storage / name} exists already; take another name, or --resume {name}")
+    return storage.absolute() / name
+
+
+def _storage_fault(storage: str) -> str | None:
+    if not storage:
+        return "must not be empty"
+    if "://" in storage:
+        return f"{storage}: only folders are supported; mount the storage and name the folder"
+    fault = _unwritable(Path(storage))
+    return fault and f"{storage}: {fault}"
+
+
+def _unwritable(folder: Path) -> str | None:
+    """Why a folder cannot be written or made; `None` when it can."""
+    try:
+        existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
+        if not existing.is_dir():
+            return f"{existing} is not a folder"
+        with tempfile.TemporaryDirectory(dir=existing):  # permissions alone do not tell, for root least of all
+            return None
+    except OSError as error:
+        return f"no folder can be made there: {error.strerror}"
+
+
+def described(request: Request) -> dict[str, Any]:
+    """The request as plain data, for `search.json`."""
+    dataset = request.dataset
+    settings = {**request.space.settings, "weights": request.weights, "image_size": request.image_size}
+    return {
+        "space": request.space.declaration(),
+        "settings": settings,
+        "seed": request.seed,
+        "data": dataset
+        and {
+            "fingerprint": dataset.fingerprint,
+            "classes": list(dataset.classes),
+            "images": {split: len(items) for split, items in dataset.items.items()},
+            "skipped": [list(item) for item in dataset.skipped],
+            "notes": list(dataset.notes),
+        },
+        "resources": {
+            name: value
+            for name, value in asdict(replace(request, dataset=None)).items()
+            if "cpus" in name or "gpus" in name
+        },
+    }
