@@ -154,7 +154,7 @@ class Case:
         """Accuracy on the validation part at the best epoch, and on the test part with that epoch's weights."""
         keras.utils.set_random_seed(seed)
         model = WithHead(suffix)
-        model.compile(keras.optimizers.Adam(rate), LOSS, metrics=["accuracy"])
+        model.compile(keras.optimizers.Adam(rate), LOSS, metrics=["accuracy"], steps_per_execution=17)
         best = keras.callbacks.EarlyStopping(
             "val_accuracy", patience=self.epochs, mode="max", restore_best_weights=True
         )
@@ -183,7 +183,7 @@ class WithHead(keras.Model):
         return self.head(self.suffix(features, training=False))
 
 
-HEAD = {"depth": 0, "epochs": 40, "rates": (1e-2, 3e-2, 1e-1)}
+HEAD = {"depth": 0, "epochs": 300, "rates": (1e-2, 3e-2, 1e-1)}
 FINE_TUNING = {"epochs": 25, "rates": (3e-4, 1e-3, 3e-3)}
 CASES = (
     Case("head alone, random weights", "random", **HEAD),

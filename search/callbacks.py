@@ -20,7 +20,7 @@ MEMORY = {
     "BestOnly": ("best",),
     "EarlyStopping": ("best", "wait", "best_epoch"),
     "ReduceLROnPlateau": ("best", "wait", "cooldown_counter"),
-    "Progress": ("best", "seconds_before"),
+    "Progress": ("best", "seconds_before", "metrics"),
 }
 SHARE_OF_TIME = 0.02
 
@@ -106,10 +106,11 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._restored: checkpoint.State | None = None
         self._saved_at, self._cost = time.monotonic(), 0.05
 
-    def restore(self, path: Path) -> int:
-        """Restore a saved state; return how many epochs are done. The callbacks follow when training begins."""
+    def restore(self, path: Path) -> Metrics:
+        """Restore a saved state; return the metrics of its epoch. The callbacks follow when training begins."""
         self._restored = checkpoint.restore(path, self._network)
-        return self._restored.epoch
+        metrics: Metrics = self._restored.callbacks["Progress"]["metrics"]
+        return metrics
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         """Give the callbacks their memory back; Keras empties it just before."""

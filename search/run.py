@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -99,7 +98,6 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
         record.write_search(status="running", **about)
     for path, reason in about["data"]["skipped"]:
         shown.print(f"skipped {path}: {reason}", markup=False, highlight=False, soft_wrap=True)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     log = record.ray / "driver.log"
     with quiet(log) as user:
         try:

@@ -42,7 +42,9 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
         return self._brackets[0]._rungs  # type: ignore[no-any-return]
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Decide at a rung. A trial that ends by itself is left to do so."""
+        """Decide at a rung. A trial that ends by itself is left to do so; one stopped before a restart stays so."""
+        if trial.trial_id in self.stopped:
+            return str(TrialScheduler.STOP)
         if result.get("ending"):
             return str(TrialScheduler.CONTINUE)
         recorded = sum(len(values) for _, values in self._rungs)

@@ -5,59 +5,24 @@ own distributions (https://optuna.readthedocs.io/en/stable/reference/distributio
 is known only with the backbone. Everything is checked before anything starts, and every fault is named at once.
 """
 
-import math
 import runpy
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.distributions import CategoricalDistribution as Choice
-from optuna.distributions import FloatDistribution as Float
-from optuna.distributions import IntDistribution as Int
 from optuna.trial import Trial
 
 import spaces
 from search.errors import SpaceError, unknown
+from search.parameters import Choice, Depth, Float, Int, Parameter, contains, ends, is_whole, sample
 from search.settings import SETTINGS, Value
 
 __all__ = ["Budget", "Choice", "Depth", "Float", "Int", "Objective", "Space", "load"]
 
 METRICS = {"val_accuracy": "max", "val_loss": "min"}
-FRACTIONS: Mapping[str, Callable[[int], int]] = {"half": lambda blocks: (blocks + 1) // 2, "all": lambda blocks: blocks}
-
-
-@dataclass(frozen=True)
-class Depth:
-    """How many blocks are trained, counted from the top: `low` to `high`, or to all the backbone has."""
-
-    low: int = 0
-    high: int | None = None
-
-    def __post_init__(self) -> None:
-        if not _whole(self.low) or not (self.high is None or (_whole(self.high) and self.low <= self.high)):
-            raise ValueError(f"a Depth needs whole numbers with low <= high; got low={self.low!r}, high={self.high!r}")
-
-    def resolve(self, blocks: int) -> Int:
-        """The whole numbers this stands for when the backbone has `blocks` blocks."""
-        return Int(self.low, blocks if self.high is None else self.high)
-
-    def place(self, value: Value, blocks: int) -> Value:
-        """The number that a start point's value stands for; `half` and `all` keep to the range."""
-        if not isinstance(value, str):
-            return value
-        numbers = self.resolve(blocks)
-        return max(numbers.low, min(FRACTIONS[value](blocks), numbers.high))
-
-    def fault(self, name: str, value: Value) -> str | None:
-        """What is wrong with a start point's value; `None` when nothing is."""
-        named = isinstance(value, str) and value in FRACTIONS
-        if named or (_whole(value) and self.low <= value <= (math.inf if self.high is None else self.high)):  # type: ignore[operator]
-            return None
-        top = "" if self.high is None else f" to {self.high}"
-        return f"'{name}' must be a whole number from {self.low}{top}, 'half' or 'all'; got {value!r}"
 
 
 @dataclass(frozen=True)
@@ -96,9 +61,10 @@ class Budget:
         found = [
             f"budget: {name} must be a whole number, {low} or more; got {value!r}"
             for name, low in whole.items()
-            if not _whole(value := getattr(self, name)) or value < low
+            if not is_whole(value := getattr(self, name)) or value < low
         ]
-        if self.time_s is not None and not (_number(self.time_s) and self.time_s > 0):
+        number = isinstance(self.time_s, int | float) and not isinstance(self.time_s, bool)
+        if self.time_s is not None and not (number and self.time_s > 0):
             found.append(f"budget: time_s must be more than 0 seconds; got {self.time_s!r}")
         return found
 
@@ -117,7 +83,7 @@ class Space:
         name: the file's name without its ending; set by `load`.
     """
 
-    search: Mapping[str, BaseDistribution | Depth]
+    search: Mapping[str, Parameter]
     budget: Budget
     fixed: Mapping[str, Value] = field(default_factory=dict)
     when: Mapping[str, tuple[str, Value]] = field(default_factory=dict)
@@ -173,7 +139,7 @@ class Space:
         found = [] if self.search else ["search: no parameter varies; give at least one"]
         searchable = [name for name, setting in SETTINGS.items() if setting.searchable]
         for name, distribution in self.search.items():
-            is_distribution = isinstance(distribution, BaseDistribution | Depth)
+            is_distribution = isinstance(distribution, Parameter)
             if name not in SETTINGS:
                 found.append(f"search: {unknown('parameter', name, searchable)}")
             elif name not in searchable:
@@ -183,8 +149,7 @@ class Space:
             elif not is_distribution:
                 found.append(f"search['{name}']: must be Float, Int, Choice or Depth; got {distribution!r}")
             else:
-                ends = (SETTINGS[name].fault(name, value) for value in _ends(distribution))
-                found += [f"search: {fault}" for fault in ends if fault]
+                found += [f"search: {f}" for value in ends(distribution) if (f := SETTINGS[name].fault(name, value))]
         return found
 
     def _fixed_faults(self) -> list[str]:
@@ -224,7 +189,7 @@ class Space:
     def _point_fault(self, point: Mapping[str, Value], name: str, value: Value) -> str | None:
         if name not in self.search:
             return unknown("parameter", name, self.search)
-        distribution = self.search[name]
+        distribution: object = self.search[name]
         if name in self.when and name in point and not self.applies(name, point):
             parent, wanted = self.when[name]
             return f"'{name}' applies only where {parent} is {wanted!r}"
@@ -232,8 +197,9 @@ class Space:
             return distribution.fault(name, value)
         if name in SETTINGS and (fault := SETTINGS[name].fault(name, value)):
             return fault
-        contained = not isinstance(distribution, BaseDistribution) or _contains(distribution, value)
-        return None if contained else f"'{name}' must be within {distribution}; got {value!r}"
+        if isinstance(distribution, BaseDistribution) and not contains(distribution, value):
+            return f"'{name}' must be within {distribution}; got {value!r}"
+        return None
 
     def applies(self, name: str, configuration: Mapping[str, Value]) -> bool:
         """Whether parameter `name` exists in `configuration`."""
@@ -250,7 +216,7 @@ class Space:
         """
         varying = self.search.get("unfreeze_depth")
         asked = [point.get("unfreeze_depth") for point in self.start]
-        asked += _ends(varying) if varying else [self.settings["unfreeze_depth"]]
+        asked += ends(varying) if varying else [self.settings["unfreeze_depth"]]
         deepest = max((depth for depth in asked if isinstance(depth, int)), default=0)
         if deepest > blocks:
             raise SpaceError([f"unfreeze_depth {deepest} is asked for; the backbone has {blocks} blocks"], self.name)
@@ -266,7 +232,7 @@ class Space:
         configuration: dict[str, Value] = {}
         for name in sorted(self.search, key=lambda name: name in self.when):
             if self.applies(name, configuration):
-                configuration[name] = _sample(trial, name, self.search[name])
+                configuration[name] = sample(trial, name, self.search[name])
         return configuration
 
     def declaration(self) -> dict[str, Any]:
@@ -310,42 +276,3 @@ def _path(name_or_file: str) -> Path:
     if name_or_file not in known:
         raise SpaceError([f"{unknown('space', name_or_file, known)}; or give a file that ends in .py"])
     return known[name_or_file]
-
-
-def _sample(trial: Trial, name: str, distribution: BaseDistribution | Depth) -> Value:
-    match distribution:
-        case Float():
-            return trial.suggest_float(
-                name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-            )
-        case Int():
-            return trial.suggest_int(
-                name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-            )
-        case Choice():
-            return trial.suggest_categorical(name, distribution.choices)
-        case _:
-            raise TypeError(f"{name}: {distribution!r} is not resolved")
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _ends(distribution: BaseDistribution | Depth) -> list[Value]:
-    if isinstance(distribution, Choice):
-        return list(distribution.choices)
-    if isinstance(distribution, Depth):
-        return [distribution.low] if distribution.high is None else [distribution.low, distribution.high]
-    return [distribution.low, distribution.high]  # type: ignore[attr-defined]
-
-
-def _contains(distribution: BaseDistribution, value: Value) -> bool:
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except (TypeError, ValueError):
-        return False

@@ -3,6 +3,7 @@
 Knows nothing of Ray: a test runs a whole trial by calling `train`.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,12 @@ def train(
         tensorboard=configuration.tensorboard,
         report=report,
     )
-    epoch = saving.restore(resume) if resume else 0
+    done: callbacks.Metrics = saving.restore(resume) if resume else {"epoch": 0, "ending": ""}
+    if done["ending"]:
+        with contextlib.suppress(callbacks.Stopped):
+            report(done)
+        return
+    epoch = int(done["epoch"])
     batch_size = configuration.number("batch_size")
     train_split, val_split = (
         data.load(configuration.dataset, split, configuration.image_size, configuration.cache)

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ def run(request: Request, record: Record, display: Display, resume: bool = False
         directory.declare(request.space)
         record.write_trials()
     _start_ray(request)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # Ray's own handler saves nothing
     try:
         recorder = Recorder(record, directory, request.space, display)
         with display:
@@ -218,11 +220,11 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         return {"_space": self._space}
 
     def on_trial_start(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """A new row, a new session."""
+        """A new row, or one that goes on; a new session."""
+        number = trial.config["trial"]
         parameters = {name: value for name, value in trial.config.items() if name != "trial"}
-        row = Row(trial.config["trial"], parameters)
-        self._directory.start(row.trial, parameters)
-        self._put(row, now=True)
+        self._directory.start(number, parameters)
+        self._put(self._record.rows.get(number, Row(number, parameters)).running(), now=True)
 
     def on_trial_result(
         self,

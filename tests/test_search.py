@@ -1,0 +1,369 @@
+"""Whole searches by the real command: a real local Ray, a real TensorBoard over HTTP, real processes killed."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+PATIENCE_S = 240
+
+
+def command(folder: Path, *options: str) -> list[str]:
+    """The real command, with storage and cache in a folder of the test."""
+    where = ["--storage", str(folder / "results"), "--cache", str(folder / "cache")]
+    return [sys.executable, "-m", "search.run", *where, *options]
+
+
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(command(folder, *options), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
+@contextmanager
+def running(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the command while something else is done."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command(folder, *options), stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(what: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:
+    """Poll until something is there; fail when the process it depends on has ended without it."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        over = process is not None and process.poll() is not None
+        if (found := what()) is not None:
+            return found
+        assert not over, "the process ended first"
+        time.sleep(0.2)
+    raise AssertionError("waited in vain")
+
+
+def rows(search: Path) -> list[dict[str, str]]:
+    """The record's rows; none while there is no record."""
+    path = search / "trials.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def study(search: Path) -> optuna.Study:
+    """The study as the journal has it."""
+    storage = JournalStorage(JournalFileBackend(str(search / "optuna.journal")))
+    return optuna.load_study(study_name=storage.get_all_studies()[0].study_name, storage=storage)
+
+
+class TensorBoard:
+    """A TensorBoard process on a directory, asked over HTTP."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        program = Path(sys.executable).with_name("tensorboard")
+        options = ["--logdir", folder, "--port", str(self._port), "--host", "127.0.0.1", "--reload_interval", "1"]
+        silent = subprocess.DEVNULL
+        self.process = subprocess.Popen([program, *options], stdout=silent, stderr=silent)
+
+    def ask(self, path: str, **body: Any) -> Any:
+        """The answer of the HParams page's server; `None` while it gives none."""
+        url = f"http://127.0.0.1:{self._port}/data/plugin/hparams/{path}"
+        request = urllib.request.Request(url, json.dumps({"experimentName": "", **body}).encode())
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return json.loads(answer.read())
+        except (urllib.error.URLError, OSError):
+            return None
+
+    def session_groups(self) -> list[dict[str, Any]] | None:
+        """One for each trial."""
+        if (experiment := self.ask("experiment")) is None:
+            return None
+        asked = {
+            "allowedStatuses": [f"STATUS_{name}" for name in ("UNKNOWN", "SUCCESS", "FAILURE", "RUNNING")],
+            "colParams": [{"metric": info["name"]} for info in experiment["metricInfos"]],
+        }
+        answer = self.ask("session_groups", **asked, startIndex=0, sliceSize=1000)
+        return answer and answer["sessionGroups"]
+
+
+@contextmanager
+def tensorboard(folder: Path) -> Iterator[TensorBoard]:
+    """TensorBoard on a folder that need not be there yet."""
+    board = TensorBoard(folder)
+    try:
+        yield board
+    finally:
+        board.process.kill()
+        board.process.wait()
+
+
+def validation_accuracy(group: dict[str, Any]) -> float | None:
+    """The value of Keras's validation accuracy in a session group."""
+    for metric in group["metricValues"]:
+        if metric["name"] == {"group": "validation", "tag": "epoch_accuracy"}:
+            return float(metric["value"])
+    return None
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[dict[str, Any]]]:
+    """A whole search; what it printed; and the session groups that TensorBoard showed while it was running."""
+    folder = tmp_path_factory.mktemp("search")
+    search = folder / "results" / "whole"
+    options = ["--space", "smoke", "--name", "whole", "--trials", "6", "--epochs", "3"]
+    with tensorboard(search / "tensorboard") as board, running(folder, *options) as process:
+
+        def live() -> list[dict[str, Any]] | None:
+            groups = board.session_groups() or []
+            return groups if any(validation_accuracy(group) is not None for group in groups) else None
+
+        seen = wait_for(live, process)
+        assert process.poll() is None, "the search was over before TensorBoard showed a trial"
+        output, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, errors
+    assert errors == ""
+    return search, output, seen
+
+
+def test_every_trial_has_one_row(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
+    """A trial is missing in the record, or its ending is not told."""
+    found = rows(finished[0])
+
+    assert [row["trial"] for row in found] == [f"{number:04d}" for number in range(6)]
+    assert {row["state"] for row in found} <= {"completed", "stopped"}
+    assert all(row["reason"] for row in found)
+    assert all(bool(row["momentum"]) == (row["optimizer"] == "sgd") for row in found)
+    assert json.loads((finished[0] / "search.json").read_text())["status"] == "done"
+
+
+def test_optuna_hears_the_truth(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
+    """The study that optuna-dashboard reads says something else than the record."""
+    states = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
+
+    for row, trial in zip(rows(finished[0]), study(finished[0]).trials, strict=True):
+        assert trial.state == states[row["state"]]
+        assert trial.last_step == int(row["epochs"])
+        assert trial.value == pytest.approx(float(row["val_accuracy"]))
+
+
+def test_tensorboard_while_running(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
+    """HParams shows nothing until the search is over."""
+    assert finished[2]
+    assert all("learning_rate" in group["hparams"] for group in finished[2])
+
+
+def test_tensorboard_afterwards(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
+    """HParams misses a trial, a column or the validation accuracy, or shows a parameter that does not apply."""
+    search = finished[0]
+    with tensorboard(search / "tensorboard") as board:
+        groups = wait_for(lambda: g if len(g := board.session_groups() or []) == 6 else None)
+        wait_for(lambda: all(validation_accuracy(g) is not None for g in board.session_groups() or []) or None)
+        groups = board.session_groups() or []
+        experiment = board.ask("experiment")
+
+    assert [group["name"] for group in groups] == [row["trial"] for row in rows(search)]
+    assert {info["name"] for info in experiment["hparamInfos"]} == {
+        "unfreeze_depth",
+        "learning_rate",
+        "optimizer",
+        "momentum",
+    }
+    assert {"group": "validation", "tag": "epoch_accuracy"} in [info["name"] for info in experiment["metricInfos"]]
+    for group in groups:
+        assert ("momentum" in group["hparams"]) == (group["hparams"]["optimizer"] == "sgd")
+        assert isinstance(group["hparams"].get("momentum", 0.0), float)
+        assert [session["status"] for session in group["sessions"]] == ["STATUS_SUCCESS"]
+
+
+def test_the_winner(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
+    """The exported trial is not the best one, or its figures do not fit together."""
+    search = finished[0]
+    metrics = json.loads((search / "best" / "metrics.json").read_text())
+    split = json.loads((search / "best" / "split.json").read_text())
+    confusion = np.array(metrics["confusion_matrix"])
+
+    assert metrics["val_accuracy"] == max(float(row["val_accuracy"]) for row in rows(search))
+    assert metrics["test_accuracy"] == np.trace(confusion) / confusion.sum()
+    assert confusion.sum() == len(split["test"])
+    assert not set(split["train"]) & set(split["test"])
+
+
+def test_what_the_user_sees(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
+    """A trial ends unseen, the end does not say where things lie, or a library talks in between."""
+    search, output, _ = finished
+    lines = [line for line in output.splitlines() if line]
+
+    assert len([line for line in lines if "/6  trial " in line]) == 6
+    for text in ("Leaderboard", "test accuracy", "tensorboard --logdir", "search.report whole", str(search / "best")):
+        assert text in output
+    for chatter in ("ray", "WARNING", "tensorflow"):
+        assert not [line for line in lines if line.lower().startswith(chatter.lower())]
+
+
+def test_report(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
+    """The report cannot be made from the record."""
+    asked = [sys.executable, "-m", "search.report", "whole", "--storage", str(finished[0].parent)]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert "Leaderboard" in done.stdout
+    assert "Confusion matrix" in (finished[0] / "report.html").read_text()
+
+
+def test_same_seed_same_numbers(tmp_path: Path) -> None:
+    """Two searches with one seed, one trial at a time, differ."""
+    options = ["--space", "smoke", "--trials", "4", "--max-concurrent", "1", "--seed", "3"]
+    for name in ("first", "second"):
+        done = run(tmp_path, *options, "--name", name)
+        assert done.returncode == 0, done.stderr
+    first, second = (
+        [{name: text for name, text in row.items() if name != "seconds"} for row in rows(tmp_path / "results" / name)]
+        for name in ("first", "second")
+    )
+
+    assert first == second
+
+
+def photos(folder: Path) -> Path:
+    """Two classes of 20 small JPEG and PNG photographs that can be told apart, and a corrupt one."""
+    random = np.random.default_rng(0)
+    for name, colour in (("sky", (60, 120, 220)), ("grass", (60, 180, 60))):
+        (folder / name).mkdir(parents=True)
+        for number in range(20):
+            noise = random.integers(-40, 40, (80, 100, 3))
+            pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number:02d}.{'jpg' if number % 2 else 'png'}")
+    (folder / "sky" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no photograph")
+    return folder
+
+
+def test_own_folder_and_backbone(tmp_path: Path) -> None:
+    """A folder of photographs with a corrupt one among them cannot be searched, or the corrupt one is not named."""
+    data = str(photos(tmp_path / "photos"))
+    backbone = ["--backbone", "MobileNetV2", "--weights", "none", "--set", "image_size=96"]
+    done = run(tmp_path, "--space", "smoke", "--trials", "2", "--name", "own", "--data", data, *backbone)
+    search = tmp_path / "results" / "own"
+
+    assert done.returncode == 0, done.stderr
+    assert "skipped sky/broken.jpg" in done.stdout
+    assert [row["trial"] for row in rows(search)] == ["0000", "0001"]
+    assert json.loads((search / "best" / "metrics.json").read_text())["classes"] == ["grass", "sky"]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_and_resumed(tmp_path: Path, sent: signal.Signals) -> None:
+    """An interrupted search does not say how to go on, or loses or repeats trials when it does."""
+    search = tmp_path / "results" / "halved"
+    with running(tmp_path, "--space", "smoke", "--name", "halved", "--trials", "6", "--epochs", "3") as process:
+        wait_for(lambda: [r for r in rows(search) if r["state"] != "running"] or None, process)
+        process.send_signal(sent)
+        output, errors = process.communicate(timeout=PATIENCE_S)
+    before = {row["trial"]: row for row in rows(search) if row["state"] != "running"}
+
+    assert process.returncode == 130, errors
+    assert "search.run --resume halved" in output
+    resumed = run(tmp_path, "--resume", "halved")
+    assert resumed.returncode == 0, resumed.stderr
+    after = rows(search)
+    assert [row["trial"] for row in after] == [f"{number:04d}" for number in range(6)]
+    for row in after:
+        kept = {"state", "epochs", "val_accuracy"}
+        assert {k: row[k] for k in kept} == {k: before.get(row["trial"], row)[k] for k in kept}
+    assert not [trial for trial in study(search).trials if not trial.state.is_finished()]
+
+
+def workers(process: subprocess.Popen[str]) -> list[int]:
+    """The process ids of the trial workers below a search."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/environ"):
+        pid = int(status.parent.name)
+        try:
+            name = (status.parent / "cmdline").read_bytes()
+            if name.startswith(b"ray::ImplicitFunc") and process.pid in ancestors(pid):
+                found.append(pid)
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def ancestors(pid: int) -> list[int]:
+    """The process ids above one."""
+    found = []
+    while pid > 1:
+        pid = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+        found.append(pid)
+    return found
+
+
+def test_killed_worker(tmp_path: Path) -> None:
+    """A trial whose process dies ends the search, or is not told as failed."""
+    with running(tmp_path, "--space", "smoke", "--name", "killed", "--epochs", "4", "--trials", "5") as process:
+        search = tmp_path / "results" / "killed"
+        wait_for(lambda: [r for r in rows(search) if r["epochs"] not in ("", "0")] or None, process)
+        os.kill(workers(process)[0], signal.SIGKILL)
+        _, errors = process.communicate(timeout=PATIENCE_S)
+    states = [row["state"] for row in rows(search)]
+
+    assert process.returncode == 3, errors
+    assert states.count("failed") == 1
+    assert len(states) == 5
+
+
+def test_a_bug_ends_the_search(tmp_path: Path) -> None:
+    """A fault that every trial meets goes on for the whole budget, or hides its traceback."""
+    import keras
+
+    model = tmp_path / "mine.keras"
+    layers = [keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3, strides=2), keras.layers.Conv2D(8, 3)]
+    keras.Sequential(layers).save(model)
+    options = ["--space", "smoke", "--name", "bug", "--trials", "20", "--backbone", str(model)]
+    with running(tmp_path, *options) as process:
+        search = tmp_path / "results" / "bug"
+        wait_for(lambda: (search / "search.json").exists() or None, process)
+        model.write_bytes(b"no model any more")
+        output, errors = process.communicate(timeout=PATIENCE_S)
+
+    assert process.returncode == 1
+    assert "Traceback" in output + errors
+    assert "driver.log" in output + errors
+    assert 3 <= len(rows(search)) < 20
+    assert json.loads((search / "search.json").read_text())["status"] == "failed"
+
+
+def test_time_budget(tmp_path: Path) -> None:
+    """When the time is up, trials are left running in the record or in the study."""
+    options = ["--space", "smoke", "--name", "short", "--trials", "500", "--epochs", "50", "--time-budget", "30"]
+    done = run(tmp_path, *options)
+    search = tmp_path / "results" / "short"
+    found = rows(search)
+
+    assert done.returncode == 0, done.stderr
+    assert len(found) < 500
+    assert "running" not in {row["state"] for row in found}
+    assert "time budget used up" in {row["reason"] for row in found}
+    assert not [trial for trial in study(search).trials if not trial.state.is_finished()]

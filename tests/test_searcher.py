@@ -1,0 +1,343 @@
+"""The searcher: what it proposes, what it tells Optuna, and that the journal and a restart hold the same."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from search.searcher import Searcher, build_sampler
+from search.settings import Value
+from search.space import Budget, Choice, Depth, Float, Int, Objective, Space
+
+START: list[dict[str, Value]] = [
+    {"unfreeze_depth": "half", "learning_rate": 0.01, "optimizer": "sgd", "momentum": 0.9, "batch_size": 32},
+    {"unfreeze_depth": 0, "learning_rate": 0.001, "optimizer": "adam", "batch_size": 16},
+]
+DECLARED = Space(
+    search={
+        "unfreeze_depth": Depth(),
+        "learning_rate": Float(1e-4, 1e-1, log=True),
+        "optimizer": Choice(["adam", "sgd"]),
+        "momentum": Float(0.8, 0.95),
+        "batch_size": Int(16, 64, step=16),
+    },
+    when={"momentum": ("optimizer", "sgd")},
+    start=START,
+    budget=Budget(trials=4, epochs=5),
+    name="toy",
+)
+SPACE = DECLARED.resolve(4)
+Configuration = dict[str, Any]
+
+
+class Search:
+    """A searcher on a journal, and the calls that Ray makes."""
+
+    def __init__(self, journal: Path, sampler: str = "random", seed: int = 0, space: Space = SPACE) -> None:
+        self.journal = journal
+        self.searcher = Searcher(space, sampler, seed, journal)
+        self._ids = count()
+
+    def suggest(self) -> Configuration:
+        """The next configuration; Ray's id of the n-th trial is `t<n>`."""
+        return self.searcher.suggest(f"t{next(self._ids)}")
+
+    def epoch(self, trial: str, epoch: int, objective: float) -> None:
+        """Report an epoch of a trial that goes on."""
+        self.searcher.on_trial_result(trial, result(epoch, objective))
+
+    def end(self, trial: str, epoch: int, objective: float, ending: str = "") -> None:
+        """End a trial at an epoch, of which Ray tells nothing before."""
+        self.searcher.on_trial_complete(trial, result(epoch, objective, ending))
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """The trials of the study in memory, apart from start points still waiting."""
+        return [t for t in self.searcher._ot_study.trials if t.state != TrialState.WAITING]
+
+    def mirrored(self) -> list[FrozenTrial]:
+        """The trials of the journal, as any other program reads them."""
+        storage = JournalStorage(JournalFileBackend(str(self.journal)))
+        study = optuna.load_study(study_name="toy", storage=storage)
+        assert study.direction == self.searcher._ot_study.direction
+        return study.trials
+
+
+def result(epoch: int, objective: float, ending: str = "") -> dict[str, Any]:
+    """What a trial reports, as far as the searcher reads it, and Ray's own counter, which starts anew on a resume."""
+    return {"epoch": epoch, "objective": objective, "ending": ending, "training_iteration": 1}
+
+
+def facts(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
+    """All that must be the same in the study and in its journal."""
+    return [(t.number, t.state, t.values, t.intermediate_values, t.params, t.distributions) for t in trials]
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    """A search by random choice."""
+    return Search(tmp_path / "optuna.journal")
+
+
+def demand_valid(configuration: Configuration) -> None:
+    """Check a configuration against the space, its conditions included."""
+    values = {name: value for name, value in configuration.items() if name != "trial"}
+    assert set(values) == {name for name in SPACE.search if name != "momentum" or values["optimizer"] == "sgd"}
+    for name, value in values.items():
+        distribution: Any = SPACE.search[name]
+        assert distribution._contains(distribution.to_internal_repr(value)), f"{name}={value!r}"
+
+
+# what it proposes
+
+
+def test_suggestions_are_numbered_from_0(search: Search) -> None:
+    """Two trials would write to the same folder, or a row not be found again."""
+    assert [search.suggest()["trial"] for _ in range(3)] == ["0000", "0001", "0002"]
+
+
+def test_the_start_points_come_first(search: Search) -> None:
+    """What experience recommends would be tried late, or never."""
+    first, second, third = (search.suggest() for _ in range(3))
+
+    assert first == {**START[0], "unfreeze_depth": 2, "trial": "0000"}
+    assert second == {**START[1], "trial": "0001"}
+    assert third["learning_rate"] not in (0.01, 0.001)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])
+def test_every_sampler_proposes_valid_configurations(tmp_path: Path, sampler: str) -> None:
+    """A sampler would ignore a condition or a bound once it learns, and the trial fail."""
+    if sampler == "gp":
+        pytest.importorskip("torch")
+    search = Search(tmp_path / "journal", sampler)
+    for number in range(16):
+        configuration = search.suggest()
+        demand_valid(configuration)
+        ending = "" if number % 3 == 0 else "all epochs"
+        search.end(f"t{number}", 1 if number % 3 == 0 else 5, configuration["learning_rate"], ending)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_the_seed_decides_the_suggestions(tmp_path: Path, sampler: str) -> None:
+    """A search could not be repeated; or another seed would repeat the same search."""
+
+    def suggestions(name: str, seed: int) -> list[Configuration]:
+        search = Search(tmp_path / name, sampler, seed)
+        found = []
+        for number in range(14):
+            found.append(search.suggest())
+            search.end(f"t{number}", 5, found[-1]["learning_rate"], "all epochs")
+        return found
+
+    first = suggestions("a", 0)
+
+    assert suggestions("b", 0) == first
+    assert suggestions("c", 1)[len(START) :] != first[len(START) :]
+
+
+def test_an_unknown_sampler_is_refused() -> None:
+    """A misspelt sampler would silently be another one."""
+    with pytest.raises(ValueError, match="unknown sampler 'tpee'"):
+        build_sampler("tpee", 0)
+
+
+def test_tpe_is_what_the_docstring_says() -> None:
+    """A new Optuna with other defaults would change every search (Optuna 5 did)."""
+    sampler: Any = build_sampler("tpe", 0)
+
+    assert (sampler._multivariate, sampler._constant_liar, sampler._group) == (True, True, False)
+    assert (sampler._n_startup_trials, sampler._n_ei_candidates) == (10, 24)
+
+
+def test_tpe_learns_from_stopped_trials(tmp_path: Path) -> None:
+    """With the stopped trials unseen, the sampler would go on proposing what ASHA always stops."""
+    search = Search(tmp_path / "journal", "tpe", space=Space(
+        search={"dropout": Float(0.0, 0.9)}, budget=Budget(trials=40, epochs=5), name="toy"
+    ))
+    for number in range(24):
+        dropout = search.suggest()["dropout"]
+        search.end(f"t{number}", 1, 1 - dropout)
+    later = [search.suggest()["dropout"] for _ in range(6)]
+
+    assert max(later) < 0.45
+
+
+# what it tells Optuna
+
+
+def test_a_stopped_trial_is_pruned_at_its_last_epoch(search: Search) -> None:
+    """Ray's own tells that it is complete, with a low-fidelity value and no epoch
+    (https://github.com/ray-project/ray/pull/15283)."""
+    search.suggest()
+    search.epoch("t0", 1, 0.5)
+    search.epoch("t0", 2, 0.7)
+    search.end("t0", 3, 0.7)
+    (trial,) = search.trials
+
+    assert (trial.state, trial.value, trial.last_step) == (TrialState.PRUNED, 0.7, 3)
+    assert trial.intermediate_values == {1: 0.5, 2: 0.7, 3: 0.7}
+
+
+@pytest.mark.parametrize("ending", ["all epochs", "converged"])
+def test_a_trial_that_ended_by_itself_is_complete(search: Search, ending: str) -> None:
+    """The best trials would be taken for hopeless ones."""
+    search.suggest()
+    search.epoch("t0", 1, 0.5)
+    search.epoch("t0", 2, 0.7)
+    search.end("t0", 2, 0.7, ending)  # Ray tells of the last epoch twice when the trainable returns
+    (trial,) = search.trials
+
+    assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.7, {1: 0.5, 2: 0.7})
+
+
+def test_a_diverged_trial_has_failed(search: Search) -> None:
+    """Ray's own leaves it running for ever; or its best epoch would recommend a rate at which training breaks."""
+    search.suggest()
+    search.suggest()
+    search.epoch("t0", 1, float("nan"))
+    search.end("t0", 1, float("nan"), "diverged: loss is nan in epoch 1")
+    search.epoch("t1", 1, 0.7)
+    search.end("t1", 2, 0.7, "diverged: val_loss is nan in epoch 2")
+    early, late = search.trials
+
+    assert (early.state, early.values, early.intermediate_values) == (TrialState.FAIL, None, {})
+    assert (late.state, late.values) == (TrialState.FAIL, None)
+
+
+def test_a_trial_with_an_error_has_failed(search: Search) -> None:
+    """It would stay running in the study and repel new trials from its place."""
+    search.suggest()
+    search.suggest()
+    search.epoch("t0", 1, 0.5)
+    search.searcher.on_trial_complete("t0", error=True)
+    search.searcher.on_trial_complete("t1", result(2, 0.9), error=True)
+
+    assert [t.state for t in search.trials] == [TrialState.FAIL, TrialState.FAIL]
+
+
+def test_a_second_end_changes_nothing(search: Search) -> None:
+    """Ray may tell of an end twice, and Optuna raises at the second."""
+    search.suggest()
+    search.end("t0", 5, 0.7, "all epochs")
+    search.searcher.on_trial_complete("t0", error=True)
+
+    assert [(t.state, t.value) for t in search.trials] == [(TrialState.COMPLETE, 0.7)]
+
+
+def test_an_epoch_that_is_run_again_after_a_resume_counts_once(search: Search) -> None:
+    """A trial goes on from its last saved state, and reports some epochs again: that must not disturb the search."""
+    search.suggest()
+    for epoch, objective in ((1, 0.5), (2, 0.7), (2, 0.7), (3, 0.8)):
+        search.epoch("t0", epoch, objective)
+
+    assert search.trials[0].intermediate_values == {1: 0.5, 2: 0.7, 3: 0.8}
+    assert facts(search.mirrored()) == facts(search.trials)
+
+
+def test_close_leaves_no_trial_running(search: Search) -> None:
+    """The dashboard would show trials running for ever after the time budget is used up."""
+    for _ in range(3):
+        search.suggest()
+    search.end("t0", 5, 0.7, "all epochs")
+    search.epoch("t1", 1, 0.5)
+    search.searcher.close()
+
+    assert [t.state for t in search.trials] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+    assert (search.trials[1].value, search.trials[1].last_step) == (0.5, 1)
+    assert facts(search.mirrored()) == facts(search.trials)
+
+
+def test_a_loss_is_minimized(tmp_path: Path) -> None:
+    """With `val_loss` as objective the search would look for the worst."""
+    space = Space(search=SPACE.search, budget=SPACE.budget, objective=Objective("val_loss"), name="toy")
+    search = Search(tmp_path / "journal", space=space)
+    for number, loss in enumerate((2.0, 0.5, 1.0)):
+        search.suggest()
+        search.end(f"t{number}", 5, loss, "all epochs")
+
+    assert search.searcher._ot_study.best_trial.number == 1
+    assert facts(search.mirrored()) == facts(search.trials)
+
+
+# the journal and a restart
+
+
+def steps(search: Search) -> Iterator[None]:
+    """Everything that can happen to trials, call by call."""
+    for _ in range(5):
+        search.suggest()
+        yield
+    for trial, epoch, objective in (("t0", 1, 0.5), ("t1", 1, 0.25), ("t0", 2, 0.75), ("t2", 1, float("nan"))):
+        search.epoch(trial, epoch, objective)
+        yield
+    search.end("t1", 2, 0.25)
+    yield
+    search.end("t2", 1, float("nan"), "diverged: loss is nan in epoch 1")
+    yield
+    search.searcher.on_trial_complete("t3", error=True)
+    yield
+    search.end("t0", 3, 0.75, "converged")
+    yield
+    search.suggest()
+    yield
+    search.searcher.close()
+    yield
+
+
+def test_the_journal_holds_the_study_at_every_step(search: Search) -> None:
+    """optuna-dashboard would show less than is known, or something else, while the search runs."""
+    states = set()
+    for _ in steps(search):
+        assert facts(search.mirrored()) == facts(search.trials)
+        states |= {t.state for t in search.trials}
+
+    assert states == {TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_restored_search_goes_on_as_the_other_would_have(tmp_path: Path, sampler: str) -> None:
+    """A resumed search would begin again at random, repeat its trials or their numbers, or lose the journal."""
+
+    def begun(name: str) -> Search:
+        search = Search(tmp_path / name, sampler)
+        for number in range(12):
+            rate = search.suggest()["learning_rate"]
+            search.end(f"t{number}", 5, rate, "all epochs")
+        search.suggest()
+        search.epoch("t12", 1, 0.5)
+        return search
+
+    uninterrupted, killed = begun("a"), begun("b")
+    killed.searcher.save(str(tmp_path / "snapshot"))
+    killed.suggest()  # after the snapshot, and so forgotten
+    resumed = Search(tmp_path / "b", sampler, seed=99)
+    resumed.searcher.restore(str(tmp_path / "snapshot"))
+    resumed._ids = count(13)
+
+    assert facts(resumed.mirrored()) == facts(resumed.trials) == facts(uninterrupted.trials)
+    for search in (uninterrupted, resumed):
+        search.end("t12", 2, 0.5)
+    assert [resumed.suggest() for _ in range(3)] == [uninterrupted.suggest() for _ in range(3)]
+    resumed.searcher.close()
+    assert facts(resumed.mirrored()) == facts(resumed.trials)
+
+
+def test_start_points_still_waiting_are_restored(tmp_path: Path) -> None:
+    """A search that was killed at once would skip a start point, or try one twice."""
+    killed = Search(tmp_path / "journal")
+    killed.suggest()
+    killed.searcher.save(str(tmp_path / "snapshot"))
+    resumed = Search(tmp_path / "journal")
+    resumed.searcher.restore(str(tmp_path / "snapshot"))
+    resumed._ids = count(1)
+
+    assert resumed.suggest() == {**START[1], "trial": "0001"}
+    assert resumed.suggest()["learning_rate"] not in (0.01, 0.001)
+    assert facts(resumed.mirrored()) == facts(resumed.trials)
