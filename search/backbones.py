@@ -151,10 +151,12 @@ def split(backbone: Backbone, unfreeze_depth: int) -> tuple[keras.Model, keras.M
 
 
 def _between(start: keras.KerasTensor, end: keras.KerasTensor, name: str) -> keras.Model:
+    """The part of a graph between two tensors; where they are one, a model that hands its input on."""
     import keras
 
     if start is end:
-        start = end = keras.Input(start.shape[1:], dtype=start.dtype)
+        start = keras.Input(start.shape[1:], dtype=start.dtype)
+        end = keras.layers.Identity()(start)
     return keras.Model(start, end, name=name)
 
 

@@ -47,11 +47,15 @@ _Reader = Callable[[tuple[str, str]], Pixels | _Unread]  # of an item and its di
 def faults(source: str) -> list[str]:
     """What is wrong with a source that can be seen without reading an image."""
     root = Path(source).expanduser()
-    if source in BUILT_IN or root.is_dir():
-        return []
-    if root.name == source and not root.exists():
+    try:
+        if source in BUILT_IN or root.is_dir():
+            return []
+        there = root.exists()
+    except OSError as error:
+        return [f"{source}: {error.strerror}"]
+    if root.name == source and not there:
         return [f"{unknown('data set', source, BUILT_IN)}; nor is there a folder of this name"]
-    return [f"{source}: {'not a folder' if root.exists() else 'there is no such folder'}"]
+    return [f"{source}: {'not a folder' if there else 'there is no such folder'}"]
 
 
 def find(source: str, *, seed: int, max_bad_files: float, progress: Progress = silent) -> Dataset:

@@ -86,7 +86,10 @@ def compile_for_training(network: Network, parameters: Mapping[str, Value]) -> N
 
 
 def export(network: Network, path: Path) -> keras.Model:
-    """Write the network as a model that stands alone, and return it as plain Keras loads it."""
-    network.standing_alone.compile(loss=LOSS, metrics=["accuracy"])
+    """Write the network as a model that stands alone, and return it as plain Keras loads it.
+
+    It is compiled, so that it can be evaluated; plain SGD has no state, for whose lack Keras would warn on loading.
+    """
+    network.standing_alone.compile(optimizer="sgd", loss=LOSS, metrics=["accuracy"])
     network.standing_alone.save(path)
     return keras.models.load_model(path)

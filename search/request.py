@@ -9,10 +9,8 @@ import json
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,11 +19,13 @@ from typing import Any
 
 import platformdirs
 
-from search import backbones, data, space
+from search import backbones, data, machine, space
 from search.errors import BackboneError, RequestError
 from search.record import NAME, Record
 from search.settings import SETTINGS, Value, read_assignments
 from search.trial import Configuration
+
+LOCATED = ("data", "backbone", "weights")
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,10 @@ def check(options: argparse.Namespace) -> Request:
     numbers = _Numbers(options)
     faults: list[str] = []
     asked = _space(options, numbers, faults)
-    machine = _machine(options, numbers, faults)
+    resources = _resources(options, numbers, faults)
     folder = _folder(options, asked.name if asked else "search", faults)
     cache = Path(options.cache or platformdirs.user_cache_path("finetune-search")).absolute()
-    if fault := _unwritable(cache):
+    if fault := machine.unwritable(cache):
         faults.append(f"--cache {cache}: {fault}")
     seed = numbers.whole("seed", 0, high=2**32 - 1)
     if asked is None or faults or numbers.faults or seed is None:
@@ -111,7 +111,7 @@ def check(options: argparse.Namespace) -> Request:
         cache=cache,
         seed=seed,
         address=options.address,
-        **machine,
+        **resources,
     )
 
 
@@ -195,9 +195,10 @@ def _space(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) ->
     }
     settings, wrong = read_assignments(options.set)
     faults += wrong
-    given = {name: value for name in ("data", "backbone", "weights") if (value := getattr(options, name)) is not None}
+    given = {name: value for name in LOCATED if (value := getattr(options, name)) is not None}
     faults += [f"--{fault}" for name, value in given.items() if (fault := SETTINGS[name].fault(name, value))]
-    settings |= {name: _located(name, value) for name, value in given.items() if value}
+    settings |= given
+    settings |= {name: _located(name, str(settings[name])) for name in LOCATED if settings.get(name)}
     try:
         asked = space.load(options.space)
     except RequestError as error:
@@ -230,9 +231,9 @@ def _named_faults(settings: Mapping[str, Value]) -> list[str]:
     return found + data.faults(str(settings["data"]))
 
 
-def _machine(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) -> dict[str, Any]:
+def _resources(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) -> dict[str, Any]:
     """What a trial gets, and how many run at a time; by default one GPU, where there are any, and its share of CPUs."""
-    cpus, gpus = _cpus(), _gpus()
+    cpus, gpus = machine.cpus(), machine.gpus()
     cpus_per_trial, gpus_per_trial = numbers.amount("cpus_per_trial"), numbers.amount("gpus_per_trial", zero=True)
     if not options.address:
         for kind, wanted, there in (("cpus", cpus_per_trial, cpus), ("gpus", gpus_per_trial, gpus)):
@@ -245,22 +246,6 @@ def _machine(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) 
         "gpus_per_trial": gpus_per_trial if gpus_per_trial is not None else min(1, gpus),
         "max_concurrent": numbers.whole("max_concurrent", 1),
     }
-
-
-def _cpus() -> int:
-    """The CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _gpus() -> int:
-    """The GPUs this process may use."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
-    if not (program := shutil.which("nvidia-smi")):
-        return 0
-    listed = subprocess.run([program, "-L"], capture_output=True, text=True, check=False)
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
 
 def _folder(options: argparse.Namespace, space_name: str, faults: list[str]) -> Path:
@@ -282,20 +267,8 @@ def _storage_fault(storage: str) -> str | None:
         return "must not be empty"
     if "://" in storage:
         return f"{storage}: only folders are supported; mount the storage and name the folder"
-    fault = _unwritable(Path(storage))
+    fault = machine.unwritable(Path(storage))
     return fault and f"{storage}: {fault}"
-
-
-def _unwritable(folder: Path) -> str | None:
-    """Why a folder cannot be written or made; `None` when it can."""
-    try:
-        existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
-        if not existing.is_dir():
-            return f"{existing} is not a folder"
-        with tempfile.TemporaryDirectory(dir=existing):  # permissions alone do not tell, for root least of all
-            return None
-    except OSError as error:
-        return f"no folder can be made there: {error.strerror}"
 
 
 def described(request: Request) -> dict[str, Any]:

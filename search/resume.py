@@ -8,6 +8,7 @@ from typing import Any
 
 from search.errors import RequestError, unknown
 from search.record import Record
+from search.request import LOCATED
 
 FREE = {"resume", "storage", "cache", "address", "cpus_per_trial", "gpus_per_trial", "max_concurrent"}
 COMPARED = ("space", "settings", "seed")
@@ -27,14 +28,16 @@ def options(given: argparse.Namespace, defaults: argparse.Namespace) -> argparse
     record = Record(storage / given.resume)
     if not record.search.is_file():
         known = [path.parent.name for path in storage.glob("*/search.json")]
-        raise RequestError([*faults, f"--resume: {unknown('search', given.resume, known)} in {storage}"])
+        which = unknown("search", given.resume, known) if known else f"there is no search '{given.resume}'"
+        raise RequestError([*faults, f"--resume: {which} in {storage}"])
     saved = json.loads(record.search.read_text())
     if saved["status"] == "done":
         faults.append(f"--resume {given.resume}: this search is done")
     if faults:
         raise RequestError(faults)
     free = {name: getattr(given, name) for name in FREE}
-    return argparse.Namespace(**{**saved["options"], **free, "name": given.resume})
+    found = {name: saved["settings"][name] for name in LOCATED if saved["options"][name] is not None}
+    return argparse.Namespace(**{**saved["options"], **found, **free, "name": given.resume})
 
 
 def demand_unchanged(about: Mapping[str, Any], record: Record) -> None:

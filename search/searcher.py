@@ -102,7 +102,9 @@ class Searcher(OptunaSearch):  # type: ignore[misc]
                 self._tell(trial_id, TrialState.PRUNED if seen else TrialState.FAIL)
 
     def _report(self, trial_id: str, result: dict[str, Any]) -> None:
-        if math.isfinite(result["objective"]):
+        """Report an epoch once: Ray tells of a last one twice, a resumed trial may run one again."""
+        known = self._frozen(trial_id).intermediate_values
+        if math.isfinite(result["objective"]) and result["epoch"] not in known:
             self._ot_trials[trial_id].report(result["objective"], result["epoch"])
 
     def _tell(self, trial_id: str, state: TrialState, value: float | None = None) -> None:

@@ -28,12 +28,12 @@ def build(image_size: int) -> keras.Model:
         image_size: height and width, `MIN_IMAGE_SIZE` or more.
 
     Returns:
-        From images (batch, size, size, 3) in [-1, 1] to a feature map (batch, size / 4, size / 4, 64), rounded up.
+        From images (batch, size, size, 3) in [-1, 1] to a feature map (batch, size / 8, size / 8, 64), rounded up.
     """
     import keras
 
     images = keras.Input((image_size, image_size, 3))
-    x = _convolution(images, _WIDTHS[0], 1, "stem")
+    x = _convolution(images, _WIDTHS[0], 2, "stem")
     x = keras.layers.ReLU(name="stem_relu")(x)
     for number, width in enumerate(_WIDTHS, start=1):
         x = _residual(x, width, f"block{number}")

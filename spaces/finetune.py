@@ -1,7 +1,7 @@
 """How deep should the backbone be unfrozen, at what learning rate, with which regularisation?
 
 Run       python -m search.run --space finetune --data photos/ --backbone MobileNetV2
-Cost      30 trials of at most 20 epochs; ASHA stops most of them after 2 or 6
+Cost      24 trials of at most 20 epochs; ASHA stops most of them after 2 or 6
 Expect    not measured yet
 Compare   unfreeze_depth and learning_rate decide; the optimizer, weight decay and dropout are nuisances to be set well
 """
@@ -25,5 +25,5 @@ space = Space(
         {"unfreeze_depth": "half", "learning_rate": 1e-3, "optimizer": "adam", "weight_decay": 1e-4, "dropout": 0.1},
         {"unfreeze_depth": "all", "learning_rate": 3e-4, "optimizer": "adam", "weight_decay": 1e-4, "dropout": 0.1},
     ],
-    budget=Budget(trials=30, epochs=20, first_rung=2, reduction_factor=3),
+    budget=Budget(trials=24, epochs=20, first_rung=2, reduction_factor=3),
 )

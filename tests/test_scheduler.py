@@ -70,7 +70,12 @@ def test_a_rung_lets_the_good_go_on_and_stops_the_bad(path: Path) -> None:
     """Hopeless trials would use up the budget, or promising ones be lost."""
     run = Run(path)
     run.add("a", "b", "bad", "good")
-    decisions = [run.report("a", 1, 0.5), run.report("b", 1, 0.4), run.report("bad", 1, 0.1), run.report("good", 1, 0.9)]
+    decisions = [
+        run.report("a", 1, 0.5),
+        run.report("b", 1, 0.4),
+        run.report("bad", 1, 0.1),
+        run.report("good", 1, 0.9),
+    ]
 
     assert decisions == [CONTINUE, STOP, STOP, CONTINUE]
     assert run.asha.stopped == {"b": 1, "bad": 1}
@@ -82,7 +87,11 @@ def test_a_loss_is_better_the_lower_it_is(path: Path) -> None:
     run = Run(path, metric="val_loss")
     run.add("a", "bad", "good")
 
-    assert [run.report("a", 1, 0.5), run.report("bad", 1, 2.0), run.report("good", 1, 0.1)] == [CONTINUE, STOP, CONTINUE]
+    assert [run.report("a", 1, 0.5), run.report("bad", 1, 2.0), run.report("good", 1, 0.1)] == [
+        CONTINUE,
+        STOP,
+        CONTINUE,
+    ]
 
 
 @pytest.mark.parametrize("ending", ["all epochs", "converged", "diverged: loss is nan in epoch 3"])

@@ -158,9 +158,11 @@ def test_tpe_is_what_the_docstring_says() -> None:
 
 def test_tpe_learns_from_stopped_trials(tmp_path: Path) -> None:
     """With the stopped trials unseen, the sampler would go on proposing what ASHA always stops."""
-    search = Search(tmp_path / "journal", "tpe", space=Space(
-        search={"dropout": Float(0.0, 0.9)}, budget=Budget(trials=40, epochs=5), name="toy"
-    ))
+    search = Search(
+        tmp_path / "journal",
+        "tpe",
+        space=Space(search={"dropout": Float(0.0, 0.9)}, budget=Budget(trials=40, epochs=5), name="toy"),
+    )
     for number in range(24):
         dropout = search.suggest()["dropout"]
         search.end(f"t{number}", 1, 1 - dropout)

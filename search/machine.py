@@ -1,0 +1,35 @@
+"""What this machine has: CPUs, GPUs, and folders that can be written."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+
+def cpus() -> int:
+    """The CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> int:
+    """The GPUs this process may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+    if not (program := shutil.which("nvidia-smi")):
+        return 0
+    listed = subprocess.run([program, "-L"], capture_output=True, text=True, check=False)
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
+def unwritable(folder: Path) -> str | None:
+    """Why a folder cannot be written or made; `None` when it can."""
+    try:
+        existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
+        if not existing.is_dir():
+            return f"{existing} is not a folder"
+        with tempfile.TemporaryDirectory(dir=existing):  # permissions alone do not tell, for root least of all
+            return None
+    except OSError as error:
+        return f"no folder can be made there: {error.strerror}"

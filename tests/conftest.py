@@ -1,0 +1,46 @@
+"""Toy images that several tests train on."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from search import data
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+COUNTS = {"train": 20, "val": 5, "test": 6}  # of each class
+MISLABELLED = 3  # light images among the dark ones of the test split
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A folder of images that is split already, decoded into a cache."""
+
+    folder: Path
+    dataset: data.Dataset
+    cache: Path
+    image_size: int = 16
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """Dark and light noise, 62 images of several sizes and kinds, that any network soon tells apart."""
+    root = tmp_path_factory.mktemp("toy")
+    numbers = np.random.default_rng(0)
+    for split, count in COUNTS.items():
+        for name, grey in (("dark", 50), ("light", 200)):
+            folder = root / "images" / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                mislabelled = split == "test" and name == "dark" and index < MISLABELLED
+                size = (18, 20, 3) if index % 2 else (16, 16, 3)
+                pixels = np.clip(numbers.normal(200 if mislabelled else grey, 40, size), 0, 255).astype(np.uint8)
+                mode, ending = ("L", "png") if index % 4 == 3 else ("RGB", "jpg" if index % 4 == 2 else "png")
+                Image.fromarray(pixels).convert(mode).save(folder / f"{index}.{ending}")
+    found = data.find(str(root / "images"), seed=0, max_bad_files=0)
+    dataset = data.decode(found, max_bad_files=0, image_size=Toy.image_size, cache=root / "cache")
+    return Toy(root / "images", dataset, root / "cache")

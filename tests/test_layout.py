@@ -1,0 +1,146 @@
+"""The layout: imports point down one list, light modules stay light, and the README's links lead somewhere."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("keras", "tensorflow", "ray")
+# Every module of `search/`, the highest first: each may import only those that stand after it.
+ORDER = (
+    "run",
+    "tune",
+    "resume",
+    "request",
+    "machine",
+    "report",
+    "console",
+    "searcher",
+    "scheduler",
+    "trial",
+    "callbacks",
+    "checkpoint",
+    "model",
+    "features",
+    "backbones",
+    "networks",
+    "preprocessing",
+    "blocks",
+    "graph",
+    "tiny",
+    "data",
+    "splits",
+    "scan",
+    "tensorboard",
+    "record",
+    "space",
+    "parameters",
+    "settings",
+    "errors",
+)
+
+
+def modules(folder: str) -> dict[str, Path]:
+    """Name → file of a package's modules."""
+    return {path.stem: path for path in sorted((ROOT / folder).glob("*.py")) if path.stem != "__init__"}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in it: `from search import a` counts as `search.a`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}, line {node.lineno}: a relative import"
+            package = node.module in ("search", "spaces")
+            found |= {f"{node.module}.{alias.name}" if package else str(node.module) for alias in node.names}
+    return found
+
+
+def packages(path: Path) -> set[str]:
+    """The top-level packages that a file imports."""
+    return {name.partition(".")[0] for name in imports(path)}
+
+
+def test_every_module_has_its_place() -> None:
+    """A new module would be outside the rule."""
+    assert len(set(ORDER)) == len(ORDER)
+    assert set(modules("search")) == set(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_imports_point_down(name: str) -> None:
+    """Modules would depend on each other in a circle, and none could be understood, tested or replaced alone."""
+    below = {f"search.{other}" for other in ORDER[ORDER.index(name) + 1 :]}
+    inside = {module for module in imports(modules("search")[name]) if module.partition(".")[0] == "search"}
+
+    assert inside <= below
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    """Importing any module would import others first, unseen by the rule."""
+    assert imports(ROOT / "search" / "__init__.py") == set()
+    assert imports(ROOT / "spaces" / "__init__.py") == set()
+
+
+@pytest.mark.parametrize("name", modules("spaces"))
+def test_a_space_imports_only_what_declares_it(name: str) -> None:
+    """A space would be a program, not data: its bounds could no longer be checked before anything starts."""
+    assert imports(modules("spaces")[name]) == {"search.space"}
+
+
+def test_only_space_knows_the_spaces_folder() -> None:
+    """The mechanism would know a space by name."""
+    knowing = {name for name, path in modules("search").items() if "spaces" in packages(path)}
+
+    assert knowing == {"space"}
+
+
+def test_only_three_modules_know_ray() -> None:
+    """A trial could not be tested, nor a report be printed, without Ray."""
+    knowing = {name for name, path in modules("search").items() if "ray" in packages(path)}
+
+    assert knowing == {"tune", "searcher", "scheduler"}
+
+
+def test_tensorflow_stays_at_the_edges() -> None:
+    """Another Keras backend would no longer be possible."""
+    assert [name for name, path in modules("search").items() if packages(path) & {"tensorflow", "torch", "jax"}] == []
+
+
+def test_checking_and_reporting_import_nothing_heavy() -> None:
+    """`--help`, checking a request and printing a report would take the seconds that TensorFlow and Ray take."""
+    code = (
+        f"import sys, search.run, search.report, search.request, search.data; print([*{{*{HEAVY}}} & {{*sys.modules}}])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+    assert said.strip() == "[]"
+
+
+def links() -> list[str]:
+    """The targets of the README's relative links and pictures."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"\]\(\s*<?([^)\s>]+)", text) + re.findall(r"(?:src|href)=\"([^\"]+)\"", text)
+    return [link for link in found if not re.match(r"[a-z]+:|#", link)]
+
+
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    """A reader would meet a dead link."""
+    found = links()
+
+    assert found
+    assert [link for link in found if not (ROOT / link.partition("#")[0]).exists()] == []
+
+
+def test_every_module_is_used() -> None:
+    """A module that nothing imports any more would stay and be maintained for nothing."""
+    used = {module for path in modules("search").values() for module in imports(path)}
+    started = {"run", "report"}  # by `python -m`
+
+    assert [name for name in ORDER if f"search.{name}" not in used and name not in started] == []
