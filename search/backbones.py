@@ -133,7 +133,7 @@ def split(backbone: Backbone, unfreeze_depth: int) -> tuple[keras.Model, keras.M
     Nothing is made trainable or frozen: the prefix is frozen by staying out of the model that is trained, the
     trainable weights of the suffix are those of the unfrozen blocks. `training=False` keeps batch normalisation in
     inference mode, but only where it is given while the model runs, as in the `call` of a subclassed model: Keras
-    overrides what a functional model's graph says when that model is fitted (3.15, `operation_fn` of functional.py).
+    3.15 overrides what a functional model's graph says while that model is fitted (keras-team/keras#23364).
 
     Args:
         backbone: what to cut.

@@ -271,6 +271,17 @@ def _storage_fault(storage: str) -> str | None:
     return fault and f"{storage}: {fault}"
 
 
+def summary(request: Request) -> str:
+    """The request in a line, for the user."""
+    settings, budget = request.space.settings, request.space.budget
+    images = "/".join(str(len(items)) for items in request.images.items.values())
+    return (
+        f"search {request.folder.name}: {budget.trials} trials of at most {budget.epochs} epochs, "
+        f"backbone {settings['backbone']} with weights {request.weights}, "
+        f"{images} images of {len(request.images.classes)} classes at {request.image_size} pixels"
+    )
+
+
 def described(request: Request) -> dict[str, Any]:
     """The request as plain data, for `search.json`."""
     dataset = request.dataset

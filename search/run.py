@@ -98,6 +98,7 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
         record.write_search(status="running", **about)
     for path, reason in about["data"]["skipped"]:
         shown.print(f"skipped {path}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    shown.print(request.summary(asked), markup=False, highlight=False, soft_wrap=True)
     log = record.ray / "driver.log"
     with quiet(log) as user:
         try:

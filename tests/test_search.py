@@ -26,6 +26,7 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 PATIENCE_S = 240
+JSON = {"Content-Type": "application/json"}
 
 
 def command(folder: Path, *options: str) -> list[str]:
@@ -92,7 +93,7 @@ class TensorBoard:
     def ask(self, path: str, **body: Any) -> Any:
         """The answer of the HParams page's server; `None` while it gives none."""
         url = f"http://127.0.0.1:{self._port}/data/plugin/hparams/{path}"
-        request = urllib.request.Request(url, json.dumps({"experimentName": "", **body}).encode())
+        request = urllib.request.Request(url, json.dumps({"experimentName": "", **body}).encode(), JSON)
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 return json.loads(answer.read())
