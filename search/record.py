@@ -113,7 +113,7 @@ class Record:
 
     def write_search(self, **changes: Any) -> None:
         """Change fields of `search.json`."""
-        known = json.loads(self.search.read_text()) if self.search.exists() else {}
+        known = json.loads(self.search.read_text("utf-8")) if self.search.exists() else {}
         write_json(self.search, {**known, **changes})
 
     def update(self, row: Row, now: bool = False) -> None:
@@ -140,7 +140,7 @@ def read(folder: Path) -> Record:
     """Read a search's rows back from `trials.csv`."""
     record = Record(folder)
     if record.trials.exists():
-        with record.trials.open(newline="") as file:
+        with record.trials.open(newline="", encoding="utf-8") as file:
             for line in csv.DictReader(file):
                 record.rows[line["trial"]] = _row(line)
     return record

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SearchError as error:
         complain(f"error: {error}")
         return 2
-    about = json.loads(record.search.read_text())
+    about = json.loads(record.search.read_text("utf-8"))
     shown = console()
     shown.print(leaderboard(ranked(record.rows.values(), about["space"]["objective"])))
     shown.print(f"{about['status']}: {counted(record.rows.values())}", highlight=False)
@@ -61,7 +61,7 @@ def counted(rows: Iterable[Row]) -> str:
 
 def page(record: Record) -> str:
     """The page: how the search went, its best trial on the test split, every trial, and how to run it again."""
-    about = json.loads(record.search.read_text())
+    about = json.loads(record.search.read_text("utf-8"))
     best = ranked(record.rows.values(), about["space"]["objective"])
     others = [row for _, row in sorted(record.rows.items()) if row not in best]
     title = html.escape(record.folder.name)
@@ -89,7 +89,7 @@ def _test(record: Record) -> list[str]:
     path = record.best / "metrics.json"
     if not path.exists():
         return []
-    metrics = json.loads(path.read_text())
+    metrics = json.loads(path.read_text("utf-8"))
     rows = [(name, *counts) for name, counts in zip(metrics["classes"], metrics["confusion_matrix"], strict=True)]
     return [
         f"<h2>Best trial: {metrics['trial']}</h2>",

@@ -30,7 +30,7 @@ def options(given: argparse.Namespace, defaults: argparse.Namespace) -> argparse
         known = [path.parent.name for path in storage.glob("*/search.json")]
         which = unknown("search", given.resume, known) if known else f"there is no search '{given.resume}'"
         raise RequestError([*faults, f"--resume: {which} in {storage}"])
-    saved = json.loads(record.search.read_text())
+    saved = json.loads(record.search.read_text("utf-8"))
     if saved["status"] == "done":
         faults.append(f"--resume {given.resume}: this search is done")
     if faults:
@@ -50,7 +50,7 @@ def demand_unchanged(about: Mapping[str, Any], record: Record) -> None:
     Raises:
         RequestError: names every difference.
     """
-    saved = json.loads(record.search.read_text())
+    saved = json.loads(record.search.read_text("utf-8"))
     pairs = {name: (saved[name], json.loads(json.dumps(about[name]))) for name in COMPARED}
     pairs["images"] = (saved["data"]["fingerprint"], about["data"]["fingerprint"])
     faults = [f"{name} was {then}; it is {now} now" for name, (then, now) in pairs.items() if then != now]

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(f"error: {error}")
         return WRONG_REQUEST if isinstance(error, RequestError) else FAILED
     except KeyboardInterrupt:
-        complain("interrupted before the search began; nothing was started")
+        complain("interrupted at once; a search that had begun can go on with --resume NAME")
         return INTERRUPTED
 
 
@@ -105,6 +105,9 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
             from search import tune
 
             outcome = tune.run(asked, record, Display(user, asked.space.budget), resume=bool(options.resume))
+        except KeyboardInterrupt:
+            record.write_search(status="interrupted", ended=now())
+            raise
         except SearchError:
             record.write_search(status="failed", ended=now())
             raise

@@ -66,6 +66,6 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._path.exists():
-            saved = json.loads(self._path.read_text())
+            saved = json.loads(self._path.read_text("utf-8"))
             self._brackets[0]._rungs = [(milestone, values) for milestone, values in saved["rungs"]]
             self.stopped = saved["stopped"]

@@ -3,7 +3,6 @@
 Knows nothing of Ray: a test runs a whole trial by calling `train`.
 """
 
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +63,7 @@ def train(
     Args:
         configuration: what to train.
         report: called with the metrics; raises `callbacks.Stopped` to end the trial after this epoch.
-        resume: a state written by an earlier run of the same trial, to go on from.
+        resume: a state written by an earlier run of the same trial, to go on from; its epoch is reported again.
 
     Raises:
         CheckpointError: `resume` cannot be read. It is never taken for a fresh start.
@@ -85,12 +84,16 @@ def train(
         tensorboard=configuration.tensorboard,
         report=report,
     )
-    done: callbacks.Metrics = saving.restore(resume) if resume else {"epoch": 0, "ending": ""}
-    if done["ending"]:
-        with contextlib.suppress(callbacks.Stopped):
-            report(done)
-        return
-    epoch = int(done["epoch"])
+    epoch = 0
+    if resume:
+        done = saving.restore(resume)
+        epoch = int(done["epoch"])
+        try:
+            report(done)  # again: whoever was interrupted may not have heard it
+        except callbacks.Stopped:
+            return
+        if done["ending"]:
+            return
     batch_size = configuration.number("batch_size")
     train_split, val_split = (
         data.load(configuration.dataset, split, configuration.image_size, configuration.cache)

@@ -8,7 +8,8 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 import ray
 from ray import cloudpickle, tune
@@ -56,7 +57,6 @@ def run(request: Request, record: Record, display: Display, resume: bool = False
         directory.declare(request.space)
         record.write_trials()
     _start_ray(request)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # Ray's own handler saves nothing
     try:
         recorder = Recorder(record, directory, request.space, display)
         with display:
@@ -85,11 +85,34 @@ def _start_ray(request: Request) -> None:
 def _fit(request: Request, recorder: "Recorder", resume: bool) -> bool:
     """Run the trials; return whether the search was interrupted."""
     tuner = _restored(request, recorder) if resume else _new(request, recorder)
-    trials = tuner.fit()._experiment_analysis.trials
-    if not recorder.bug and not all(t.is_finished() for t in trials):
-        return True
-    recorder.close()
-    return False
+    with _Interruption() as interruption:
+        tuner.fit()
+    if not interruption.happened:
+        recorder.close()
+    return interruption.happened
+
+
+class _Interruption:
+    """Ctrl-C and SIGTERM, once: Ray saves its state and ends `fit`; twice: at once."""
+
+    def __init__(self) -> None:
+        self.happened = False
+
+    def __enter__(self) -> Self:
+        os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+        self._before = {number: signal.signal(number, self._catch) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        ray_listens = callable(signal.getsignal(signal.SIGUSR1))
+        if self.happened or not ray_listens:
+            raise KeyboardInterrupt
+        self.happened = True
+        signal.raise_signal(signal.SIGUSR1)
 
 
 def _trainable(request: Request) -> Any:

@@ -133,7 +133,7 @@ class Trials:
         def report(metrics: dict[str, Any]) -> None:
             reports.append(dict(metrics))
             states = configuration.folder / "states"
-            states.mkdir(exist_ok=True)
+            states.mkdir(parents=True, exist_ok=True)
             if (configuration.folder / "last.npz").exists():
                 shutil.copy(configuration.folder / "last.npz", states / f"{metrics['epoch']}.npz")
             if metrics["epoch"] == stop_after:
@@ -378,7 +378,7 @@ def resumed(whole: Ran, trials: Trials) -> Ran:
 
 def test_a_resumed_trial_goes_on_as_if_nothing_had_happened(whole: Ran, resumed: Ran) -> None:
     """Weights, optimizer, dropout, order of images or the callbacks' patience would begin anew."""
-    rest = whole.reports[whole.reports[-1]["best_epoch"] + 1 :]
+    rest = whole.reports[whole.reports[-1]["best_epoch"] :]  # the state's own epoch is reported again
 
     assert len({report["last_val_loss"] for report in rest}) > 1, "the curve is flat and shows nothing"
     assert len(resumed.reports) == len(rest)
@@ -389,11 +389,11 @@ def test_a_resumed_trial_goes_on_as_if_nothing_had_happened(whole: Ran, resumed:
 def test_a_resumed_trial_remembers_its_rate_its_best_and_its_time(whole: Ran, resumed: Ran) -> None:
     """The rate would jump back, a worse epoch overwrite the best weights, or the time before be forgotten."""
     rates = whole.curve("train", "epoch_learning_rate")
-    first = resumed.reports[0]["epoch"]
+    first = resumed.reports[1]["epoch"]
 
     assert resumed.curve("train", "epoch_learning_rate") == {e: rate for e, rate in rates.items() if e >= first}
     assert not (resumed.configuration.folder / "best.weights.h5").exists(), "no epoch was better"
-    assert resumed.reports[0]["seconds"] > whole.reports[first - 2]["seconds"]
+    assert resumed.reports[1]["seconds"] > whole.reports[first - 2]["seconds"]
 
 
 def test_a_trial_that_was_over_reports_its_end_again(head: Ran) -> None:
