@@ -1,4 +1,4 @@
-"""The built-in backbone: a residual network of 180,000 parameters for images of 32 by 32 pixels.
+"""The built-in backbone: a residual network of 176,000 parameters for images of 32 by 32 pixels.
 
 Its weights, `tiny.weights.h5`, are pretrained on rendered letters by `benchmarks/tiny_backbone.py`;
 `docs/tiny-backbone.md` says what they are worth.
