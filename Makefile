@@ -10,7 +10,7 @@ run: .venv/ready
 	$(BIN)/python -m search.run --space finetune
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m ""
 
 check: .venv/ready
 	$(BIN)/ruff check

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import platformdirs
 
@@ -24,6 +24,8 @@ from search.errors import BackboneError, RequestError
 from search.record import NAME, Record
 from search.settings import SETTINGS, Value, read_assignments
 from search.trial import Configuration
+
+Number = TypeVar("Number", int, float)
 
 LOCATED = ("data", "backbone", "weights")
 
@@ -163,27 +165,31 @@ class _Numbers:
     def whole(self, option: str, low: int, high: float = math.inf) -> int | None:
         """The whole number given, from `low` to `high`; `None` where nothing, or nothing good, is."""
         text = getattr(self._options, option)
-        try:
-            if text is None or low <= int(text) <= high:
-                return None if text is None else int(text)
-        except ValueError:
-            pass
+        number = _read(int, text)
+        if text is None or (number is not None and low <= number <= high):
+            return number
         self._fault(option, f"a whole number, {low} or more" + ("" if high == math.inf else f", at most {high}"), text)
         return None
 
     def amount(self, option: str, zero: bool = False) -> float | None:
         """The positive number given; `None` where nothing, or nothing good, is."""
         text = getattr(self._options, option)
-        try:
-            if text is None or (math.isfinite(float(text)) and (float(text) > 0 or (zero and float(text) == 0))):
-                return None if text is None else float(text)
-        except ValueError:
-            pass
+        number = _read(float, text)
+        if text is None or (number is not None and math.isfinite(number) and (number > 0 or (zero and number == 0))):
+            return number
         self._fault(option, "a number, 0 or more" if zero else "a number above 0", text)
         return None
 
     def _fault(self, option: str, allowed: str, given: str) -> None:
         self.faults.append(f"--{option.replace('_', '-')} must be {allowed}; got '{given}'")
+
+
+def _read(kind: type[Number], text: str | None) -> Number | None:
+    """The number a text stands for; `None` where it stands for none."""
+    try:
+        return None if text is None else kind(text)
+    except ValueError:
+        return None
 
 
 def _space(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) -> space.Space | None:

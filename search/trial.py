@@ -70,7 +70,7 @@ def train(
     """
     import keras
 
-    from search import callbacks, features
+    from search import callbacks
 
     # Where the weights start: 1. this trial's own saved state, if any  2. the pretrained backbone and a new head
     keras.utils.clear_session()
@@ -94,6 +94,13 @@ def train(
             return
         if done["ending"]:
             return
+    _fit(configuration, network, steps, epoch)
+
+
+def _fit(configuration: Configuration, network: "Network", steps: list[Any], epoch: int) -> None:
+    """Train from `epoch` on, counted from 0."""
+    from search import features
+
     batch_size = configuration.number("batch_size")
     train_split, val_split = (
         data.load(configuration.dataset, split, configuration.image_size, configuration.cache)

@@ -4,31 +4,23 @@ import functools
 import os
 import signal
 import sys
-import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 import ray
-from ray import cloudpickle, tune
-from ray.tune.experiment import Trial
-from ray.tune.stopper import Stopper
+from ray import tune
 
 from search import trial
 from search.console import Display
 from search.data import SPLITS
 from search.errors import NoUsableTrialError
-from search.record import FAILED, RUNNING, Record, Row, ranked, write_json
+from search.record import FAILED, Record, Row, ranked, write_json
+from search.recorder import Recorder
 from search.request import Request
 from search.scheduler import Asha
 from search.searcher import Searcher
-from search.space import Space
 from search.tensorboard import Directory
-
-SAME_FAILURE_LIMIT = 3
-TIME_IS_UP = "time budget used up"
 
 
 @dataclass(frozen=True)
@@ -82,7 +74,7 @@ def _start_ray(request: Request) -> None:
         ray.init("local", num_cpus=request.cpus, num_gpus=request.gpus, **quiet)
 
 
-def _fit(request: Request, recorder: "Recorder", resume: bool) -> bool:
+def _fit(request: Request, recorder: Recorder, resume: bool) -> bool:
     """Run the trials; return whether the search was interrupted."""
     tuner = _restored(request, recorder) if resume else _new(request, recorder)
     with _Interruption() as interruption:
@@ -120,7 +112,7 @@ def _trainable(request: Request) -> Any:
     return tune.with_resources(functools.partial(_on_worker, request=ray.put(request)), resources)
 
 
-def _new(request: Request, recorder: "Recorder") -> tune.Tuner:
+def _new(request: Request, recorder: Recorder) -> tune.Tuner:
     space, record = request.space, Record(request.folder)
     recorder.searcher = Searcher(space, str(space.settings["sampler"]), request.seed, record.journal)
     recorder.scheduler = Asha(space.budget, space.objective, record.ray / "rungs.json")
@@ -148,7 +140,7 @@ def _new(request: Request, recorder: "Recorder") -> tune.Tuner:
     )
 
 
-def _restored(request: Request, recorder: "Recorder") -> tune.Tuner:
+def _restored(request: Request, recorder: Recorder) -> tune.Tuner:
     """The interrupted search from Ray's snapshot, followed by a new recorder."""
     tuner = tune.Tuner.restore(str(Record(request.folder).ray), _trainable(request), resume_unfinished=True)
     run_config, tune_config = tuner._local_tuner.get_run_config(), tuner._local_tuner._tune_config
@@ -224,96 +216,3 @@ def _export(request: Request, record: Record, winner: Row) -> dict[str, Any]:
     items = {split: list(dataset.items[split]) for split in SPLITS}
     write_json(record.best / "split.json", {"data": dataset.source, **items})
     return metrics
-
-
-class Recorder(tune.Callback):  # type: ignore[misc]
-    """Follows every trial: in the record, in TensorBoard and before the user's eyes.
-
-    Ray pickles its callbacks for its own snapshot; what cannot be pickled stays behind.
-    """
-
-    def __init__(self, record: Record, directory: Directory, space: Space, display: Display) -> None:
-        self._record, self._directory, self._space, self._display = record, directory, space, display
-        self.searcher: Searcher | None = None
-        self.scheduler: Asha | None = None
-        self.stopper = _StopOnBug(self)
-        self.bug = ""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_space": self._space}
-
-    def on_trial_start(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """A new row, or one that goes on; a new session."""
-        number = trial.config["trial"]
-        parameters = {name: value for name, value in trial.config.items() if name != "trial"}
-        self._directory.start(number, parameters)
-        self._put(self._record.rows.get(number, Row(number, parameters)).running(), now=True)
-
-    def on_trial_result(
-        self,
-        iteration: int,  # noqa: ARG002
-        trials: Sequence[Trial],  # noqa: ARG002
-        trial: Trial,
-        result: dict[str, Any],
-        **info: Any,  # noqa: ARG002
-    ) -> None:
-        """An epoch more."""
-        row = self._row(trial).after(result)
-        if row.val_accuracy is not None and row.val_loss is not None:
-            self._directory.best(row.trial, row.val_accuracy, row.val_loss, row.epochs)
-        self._put(row)
-
-    def on_trial_complete(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """The trial ended by itself, or ASHA stopped it."""
-        rung = self.scheduler.stopped.get(trial.trial_id) if self.scheduler else None
-        reason = f"by ASHA at epoch {rung}" if rung else TIME_IS_UP
-        self._end(self._row(trial).ended(trial.last_result.get("ending", ""), reason))
-
-    def on_trial_error(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """The trial raised an error."""
-        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
-        self._end(self._row(trial).failed(_cause(error)))
-        ended = [row for row in self._record.rows.values() if row.state != RUNNING]
-        if len(ended) == SAME_FAILURE_LIMIT and len({(row.state, row.reason) for row in ended}) == 1:
-            self.bug = "".join(traceback.format_exception(error))
-
-    def close(self) -> None:
-        """End what was cut off with the search."""
-        for row in list(self._record.rows.values()):
-            if row.state == RUNNING:
-                self._end(row.ended("", "the search was ended" if self.bug else TIME_IS_UP))
-        self._record.write_trials()
-        if self.searcher:
-            self.searcher.close()
-
-    def _row(self, trial: Trial) -> Row:
-        return self._record.rows[trial.config["trial"]]
-
-    def _put(self, row: Row, now: bool = False) -> None:
-        self._record.update(row, now)
-        best = ranked(self._record.rows.values(), self._space.objective.metric)
-        self._display.show(row, best[0] if best else None)
-
-    def _end(self, row: Row) -> None:
-        self._directory.end(row.trial, succeeded=row.state != FAILED)
-        self._put(row, now=True)
-
-
-class _StopOnBug(Stopper):  # type: ignore[misc]
-    """Ends the search once its recorder has seen a bug."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
-        return False
-
-    def stop_all(self) -> bool:
-        return bool(getattr(self._recorder, "bug", ""))
-
-
-def _cause(error: BaseException) -> str:
-    """The first line of what went wrong in a trial."""
-    origin = getattr(error, "cause", None) or error
-    lines = str(origin).strip().splitlines()
-    return f"{type(origin).__name__}: {lines[0]}" if lines else type(origin).__name__

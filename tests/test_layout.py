@@ -14,6 +14,7 @@ HEAVY = ("keras", "tensorflow", "ray")
 ORDER = (
     "run",
     "tune",
+    "recorder",
     "resume",
     "request",
     "machine",
@@ -101,11 +102,11 @@ def test_only_space_knows_the_spaces_folder() -> None:
     assert knowing == {"space"}
 
 
-def test_only_three_modules_know_ray() -> None:
+def test_only_these_modules_know_ray() -> None:
     """A trial could not be tested, nor a report be printed, without Ray."""
     knowing = {name for name, path in modules("search").items() if "ray" in packages(path)}
 
-    assert knowing == {"tune", "searcher", "scheduler"}
+    assert knowing == {"tune", "recorder", "searcher", "scheduler"}
 
 
 def test_tensorflow_stays_at_the_edges() -> None:
