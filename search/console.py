@@ -40,14 +40,16 @@ class Display:
     Args:
         shown: where to.
         budget: what the search may spend.
+        rows: the trials of a search that goes on.
     """
 
-    def __init__(self, shown: Console, budget: Budget) -> None:
+    def __init__(self, shown: Console, budget: Budget, rows: Mapping[str, Row]) -> None:
         self._console, self._budget = shown, budget
-        self._rows: dict[str, Row] = {}
+        self._rows = {trial: row for trial, row in rows.items() if row.state != RUNNING}
         self._best: Row | None = None
         self._began = time.monotonic()
-        self._live = Live(console=shown, auto_refresh=False) if shown.is_terminal else None
+        live = Live(console=shown, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+        self._live = live if shown.is_terminal else None
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()

@@ -104,7 +104,8 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
         try:
             from search import tune
 
-            outcome = tune.run(asked, record, Display(user, asked.space.budget), resume=bool(options.resume))
+            display = Display(user, asked.space.budget, record.rows)
+            outcome = tune.run(asked, record, display, resume=bool(options.resume))
         except KeyboardInterrupt:
             record.write_search(status="interrupted", ended=now())
             raise

@@ -1,8 +1,10 @@
 """Whole searches by the real command: a real local Ray, a real TensorBoard over HTTP, real processes killed."""
 
+import contextlib
 import csv
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -224,6 +226,26 @@ def test_what_the_user_sees(finished: tuple[Path, str, list[dict[str, Any]]]) ->
         assert text in output
     for chatter in ("ray", "WARNING", "tensorflow"):
         assert not [line for line in lines if line.lower().startswith(chatter.lower())]
+
+
+def test_on_a_terminal(tmp_path: Path) -> None:
+    """There is no live table, or a library's words break it."""
+    ours, theirs = pty.openpty()
+    asked = command(tmp_path, "--space", "smoke", "--trials", "2", "--name", "live")
+    with subprocess.Popen(asked, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # what a terminal says when its last writer has gone
+            while part := os.read(ours, 65536):
+                seen += part
+    os.close(ours)
+    shown = seen.decode()
+
+    assert process.returncode == 0, shown
+    assert "of 2 trials ended" in shown
+    assert "Leaderboard" in shown
+    for chatter in ("Configuration for experiment", "Failed to fetch", "oneDNN", "Token authentication"):
+        assert chatter not in shown
 
 
 def test_report(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
