@@ -10,7 +10,7 @@ from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
 from search.console import Display
-from search.record import FAILED, RUNNING, Record, Row, ranked
+from search.record import COMPLETED, RUNNING, STOPPED, Record, Row, ranked
 from search.scheduler import Asha
 from search.searcher import Searcher
 from search.space import Space
@@ -89,7 +89,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._display.show(row, best[0] if best else None)
 
     def _end(self, row: Row) -> None:
-        self._directory.end(row.trial, succeeded=row.state != FAILED)
+        self._directory.end(row.trial, succeeded=row.state in (COMPLETED, STOPPED))
         self._put(row, now=True)
 
 

@@ -320,6 +320,38 @@ def test_interrupted_and_resumed(tmp_path: Path, sent: signal.Signals) -> None:
     assert not [trial for trial in study(search).trials if not trial.state.is_finished()]
 
 
+OWN_SPACE = """
+from search.space import Budget, Choice, Depth, Float, Space
+
+space = Space(
+    search={
+        "unfreeze_depth": Depth(0, 2),
+        "learning_rate": Float(1e-3, 1e2, log=True),
+        "optimizer": Choice(["sgd", "adam"]),
+    },
+    start=[
+        {"unfreeze_depth": 2, "learning_rate": 1e2, "optimizer": "sgd"},
+        {"unfreeze_depth": 2, "learning_rate": 3e-3, "optimizer": "adam"},
+    ],
+    budget=Budget(trials=2, epochs=2),
+)
+"""
+
+
+def test_diverged_trial_of_an_own_space(tmp_path: Path) -> None:
+    """A configuration whose loss is no number ends the search, is left running, or wins."""
+    (tmp_path / "mine.py").write_text(OWN_SPACE)
+    done = run(tmp_path, "--space", str(tmp_path / "mine.py"), "--name", "mine")
+    search = tmp_path / "results" / "mine"
+    diverged, good = rows(search)
+
+    assert done.returncode == 0, done.stderr
+    assert (diverged["state"], good["state"]) == ("diverged", "completed")
+    assert "nan" in diverged["reason"]
+    assert [trial.state for trial in study(search).trials] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert json.loads((search / "best" / "metrics.json").read_text())["trial"] == "0001"
+
+
 def workers(process: subprocess.Popen[str]) -> list[int]:
     """The process ids of the trial workers below a search."""
     found = []
