@@ -203,7 +203,7 @@ def _space(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) ->
     faults += wrong
     given = {name: value for name in LOCATED if (value := getattr(options, name)) is not None}
     faults += [f"--{fault}" for name, value in given.items() if (fault := SETTINGS[name].fault(name, value))]
-    settings |= given
+    settings |= {name: value for name, value in given.items() if value}
     settings |= {name: _located(name, str(settings[name])) for name in LOCATED if settings.get(name)}
     try:
         asked = space.load(options.space)

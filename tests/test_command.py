@@ -488,7 +488,7 @@ def test_zip_that_is_no_model(tmp_path: Path, refused: Refused) -> None:
 def test_resume_of_nothing(refused: Refused, name: str) -> None:
     """Going on with a search that does not exist starts a new one."""
     (fault,) = refused("--resume", name, here=True)
-    assert fault.startswith(f"--resume: unknown search '{name}'")
+    assert fault.startswith(f"--resume: there is no search '{name}' in ")
 
 
 @pytest.mark.parametrize(
