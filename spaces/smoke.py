@@ -1,7 +1,7 @@
 """Does everything work here? The smallest search that goes through every part.
 
 Run       python -m search.run --space smoke
-Cost      seconds: 4 trials of at most 2 epochs
+Cost      half a minute, most of it for starting up: 4 trials of at most 2 epochs
 Expect    exit status 0 and a model in best/; its accuracy means nothing
 Compare   nothing
 """
