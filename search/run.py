@@ -96,9 +96,9 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
         }
         about |= {"command": command, "versions": versions, "options": vars(options), "started": now()}
         record.write_search(status="running", **about)
-    for path, reason in about["data"]["skipped"]:
-        shown.print(f"skipped {path}: {reason}", markup=False, highlight=False, soft_wrap=True)
-    shown.print(request.summary(asked), markup=False, highlight=False, soft_wrap=True)
+    skipped = [f"skipped {path}: {reason}" for path, reason in about["data"]["skipped"]]
+    for line in [*skipped, *about["data"]["notes"], request.summary(asked)]:
+        shown.print(line, markup=False, highlight=False, soft_wrap=True)
     log = record.ray / "driver.log"
     with quiet(log) as user:
         try:

@@ -273,7 +273,7 @@ def test_same_seed_same_numbers(tmp_path: Path) -> None:
 
 
 def photos(folder: Path) -> Path:
-    """Two classes of 20 small JPEG and PNG photographs that can be told apart, and a corrupt one."""
+    """Two classes of 20 small JPEG and PNG photographs that can be told apart, a corrupt one, and an empty class."""
     random = np.random.default_rng(0)
     for name, colour in (("sky", (60, 120, 220)), ("grass", (60, 180, 60))):
         (folder / name).mkdir(parents=True)
@@ -282,6 +282,7 @@ def photos(folder: Path) -> Path:
             pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number:02d}.{'jpg' if number % 2 else 'png'}")
     (folder / "sky" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no photograph")
+    (folder / "sea").mkdir()
     return folder
 
 
@@ -294,6 +295,7 @@ def test_own_folder_and_backbone(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "skipped sky/broken.jpg" in done.stdout
+    assert "class 'sea' holds no usable image and is left out" in done.stdout
     assert [row["trial"] for row in rows(search)] == ["0000", "0001"]
     assert json.loads((search / "best" / "metrics.json").read_text())["classes"] == ["grass", "sky"]
 
