@@ -414,7 +414,7 @@ def test_a_bug_ends_the_search(tmp_path: Path) -> None:
 
 def test_time_budget(tmp_path: Path) -> None:
     """When the time is up, trials are left running in the record or in the study."""
-    options = ["--space", "smoke", "--name", "short", "--trials", "500", "--epochs", "50", "--time-budget", "30"]
+    options = ["--space", "smoke", "--name", "short", "--trials", "500", "--epochs", "50", "--time-budget", "45"]
     done = run(tmp_path, *options)
     search = tmp_path / "results" / "short"
     found = rows(search)
