@@ -1,0 +1,152 @@
+"""Arrays in a node's cache: written beside and renamed, opened memory-mapped, evicted when they grow too many.
+
+Beside every array `X.npy` lies its stamp `X.json`, with the size and the time of the file as it was written. An array
+without its stamp, or that is not as the stamp says, is none: whoever needs it makes it again. A stamp's own time
+tells when the array was last used.
+"""
+
+import contextlib
+import json
+import math
+import mmap
+import os
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+_MAPPED = 64 << 20  # bytes that may be resident until the pages are given back
+_AROUND = 2 << 20  # bytes that Linux may map around a page that is read: whole folios, since 6.18
+_FREE_SHARE = 0.5
+
+
+class Rows:
+    """An array on disk, (n, …), of which rows are read; what was read does not stay in the process's memory.
+
+    Args:
+        array: memory-mapped and read-only, as `np.load(path, mmap_mode="r")` gives it.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._mapping = array._mmap
+        self._array: Array = np.asarray(array)
+        self._read = 0
+        self.shape, self.dtype, self.nbytes = self._array.shape, self._array.dtype, self._array.nbytes
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, rows: Any) -> Array:
+        """A copy of the rows, given as a slice or as an array of indices."""
+        taken: Array = self._array[rows]
+        taken = taken.copy() if taken.base is not None else taken
+        self._read += taken.nbytes + len(taken) * _AROUND
+        if self._read > _MAPPED < self.nbytes:
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+            self._read = 0
+        return taken
+
+
+def opened(path: Path, shape: tuple[int, ...], dtype: str) -> Rows | None:
+    """The array at `path`, marked as used; `None` where there is none, or not the one that was written there."""
+    try:
+        if json.loads(_stamp(path).read_text("utf-8")) != _seen(path):
+            return None
+        array = np.lib.format.open_memmap(path, mode="r")
+        if array.shape != shape or array.dtype != dtype:
+            return None
+    except (OSError, ValueError):
+        return None
+    with contextlib.suppress(OSError):  # the cache may be another's, to be read alone
+        os.utime(_stamp(path))
+    return Rows(array)
+
+
+class Writer:
+    """Writes an array row by row to a file beside `path`, which takes its place when all of it is there.
+
+    As a context it removes what it wrote when it is left by an error. Errors of the disk are `OSError`s: the file is
+    written, not mapped, for a full disk under a mapped file kills the process.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
+        self._path, self._beside = path, path.with_suffix(".new")
+        self._header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+        self._dtype = dtype
+        self._left = math.prod(shape)
+
+    def __enter__(self) -> Self:
+        self._file: IO[bytes] = self._beside.open("wb")
+        np.lib.format.write_array_header_1_0(self._file, self._header)
+        return self
+
+    def write(self, rows: Array) -> None:
+        """Append rows."""
+        self._left -= rows.size
+        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
+        try:
+            with self._file:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            if kind is None:
+                if self._left:
+                    raise ValueError(f"{self._path}: {self._left} values are missing")
+                _stamp(self._path).unlink(missing_ok=True)
+                self._beside.replace(self._path)
+                _put_stamp(self._path)
+        finally:
+            self._beside.unlink(missing_ok=True)
+
+
+def make_room(root: Path, needed: int, limit: int, keep: Collection[Path]) -> None:
+    """Remove the arrays below `root` that were used least lately, until `needed` bytes more keep to the limit."""
+    stamps = {stamp: stamp.stat() for stamp in root.rglob("*.json") if stamp.with_suffix(".npy").exists()}
+    sizes = {stamp: stamp.with_suffix(".npy").stat().st_size for stamp in stamps}
+    used = sum(sizes.values())
+    for stamp in sorted(stamps, key=lambda stamp: stamps[stamp].st_mtime_ns):
+        if used + needed <= limit:
+            return
+        if stamp.with_suffix(".npy") not in keep:
+            stamp.unlink(missing_ok=True)
+            stamp.with_suffix(".npy").unlink(missing_ok=True)
+            used -= sizes[stamp]
+
+
+def allowed(root: Path, asked: float) -> int:
+    """How many bytes the arrays below `root` may take: what is asked, in GiB, but at most half of what is free.
+
+    What they take already counts as free.
+    """
+    existing = next(path for path in (root, *root.parents) if path.exists())
+    taken = sum(path.stat().st_size for path in root.rglob("*.npy"))
+    return min(int(asked * 2**30), int((shutil.disk_usage(existing).free + taken) * _FREE_SHARE))
+
+
+@contextlib.contextmanager
+def writers(paths: Sequence[Path], shapes: Sequence[tuple[int, ...]], dtypes: Sequence[str]) -> Iterator[list[Writer]]:
+    """Several writers at once: all of their arrays, or none."""
+    with contextlib.ExitStack() as stack:
+        parts = zip(paths, shapes, dtypes, strict=True)
+        yield [stack.enter_context(Writer(*part)) for part in parts]
+
+
+def _stamp(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _seen(path: Path) -> dict[str, int]:
+    status = path.stat()
+    return {"size": status.st_size, "written_ns": status.st_mtime_ns}
+
+
+def _put_stamp(path: Path) -> None:
+    beside = path.with_suffix(".json.new")
+    beside.write_text(json.dumps(_seen(path)), "utf-8")
+    beside.replace(_stamp(path))
