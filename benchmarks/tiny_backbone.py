@@ -27,7 +27,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from search import tiny
-from search.backbones import load, split
+from search.backbones import between, load
 
 SIZE = 32
 LIKE_DIGITS = frozenset("OoQDIiLlJjZzSsBbGgqTtAYy")  # 000 0 11111 11 22 55 8 66 99 77 4 44
@@ -139,7 +139,8 @@ class Case:
         The frozen blocks' output is computed once.
         """
         backbone = load("tiny", self.weights if self.weights == "own" else random_weights(seed), SIZE)
-        prefix, suffix = split(backbone, self.depth)
+        top, cut = len(backbone.blocks), len(backbone.blocks) - self.depth
+        prefix, suffix = between(backbone, 0, cut), between(backbone, cut, top)
         frozen = keras.Sequential([backbone.preprocess, prefix])
         parts = {name: (frozen.predict(images, verbose=0), labels) for name, (images, labels) in digits(seed).items()}
         untrained = suffix.get_weights()

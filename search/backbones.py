@@ -1,32 +1,44 @@
 """Pretrained networks: constructor, weights, preprocessing and blocks of any `keras.applications` class by its name,
 of the built-in `tiny`, and of a user's own `.keras` file. None is listed by hand.
-
-`python -m search.backbones NAME WEIGHTS IMAGE_SIZE` prints `describe` as a line of JSON, so that a process that must
-not import TensorFlow can ask.
 """
 
 from __future__ import annotations
 
-import argparse
 import ast
 import hashlib
 import importlib.util
-import json
-import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from search import blocks, graph, networks
 from search.blocks import Block
 from search.errors import BackboneError, unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import keras
 
 _WEIGHT_SUFFIXES = (".h5", ".keras")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+class Source(NamedTuple):
+    """What a backbone is made from.
+
+    Attributes:
+        name: one of `names()`, or the path of a `.keras` file.
+        weights: `imagenet`, `own`, `none` or the path of a weights file.
+        image_size: height and width in pixels; 0: the backbone's own.
+        precision: a Keras dtype policy.
+    """
+
+    name: str
+    weights: str
+    image_size: int
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -127,63 +139,84 @@ def load(name: str, weights: str, image_size: int) -> Backbone:
     return Backbone(name, network, blocks.name(network, calls, ends), preprocess, cuts)
 
 
-def split(backbone: Backbone, unfreeze_depth: int) -> tuple[keras.Model, keras.Model]:
-    """Cut a backbone in two models that share its layers and weights.
+def between(backbone: Backbone, start: int, end: int) -> keras.Model:
+    """The part of a backbone between two cuts, as a model that shares its layers and weights.
 
-    Nothing is made trainable or frozen: the prefix is frozen by staying out of the model that is trained, the
-    trainable weights of the suffix are those of the unfrozen blocks. `training=False` keeps batch normalisation in
-    inference mode, but only where it is given while the model runs, as in the `call` of a subclassed model: Keras
-    3.15 overrides what a functional model's graph says while that model is fitted (keras-team/keras#23364).
+    Nothing is made trainable or frozen. `training=False` keeps batch normalisation in inference mode, but only where
+    it is given while the model runs, as in the `call` of a subclassed model: Keras 3.15 overrides what a functional
+    model's graph says while that model is fitted (keras-team/keras#23364).
 
     Args:
         backbone: what to cut.
-        unfreeze_depth: how many blocks, counted from the output, the suffix holds: 0 to `len(backbone.blocks)`.
-
-    Returns:
-        The prefix, from preprocessed images to the tensor at the cut, and the suffix, from there to the features.
-        At depth 0 the suffix hands its input on; at full depth the prefix does.
+        start: how many blocks lie below, 0 to `len(backbone.blocks)`; at 0 the part takes preprocessed images.
+        end: likewise, where it ends, from `start` on; where they are the same, the model hands its input on.
     """
-    if not 0 <= unfreeze_depth <= len(backbone.blocks):
-        raise ValueError(f"unfreeze depth {unfreeze_depth} is not within 0 to {len(backbone.blocks)}")
-    tensors = [backbone.network.inputs[0], *backbone.cuts]
-    cut = tensors[len(backbone.blocks) - unfreeze_depth]
-    return _between(tensors[0], cut, "prefix"), _between(cut, tensors[-1], "suffix")
-
-
-def _between(start: keras.KerasTensor, end: keras.KerasTensor, name: str) -> keras.Model:
-    """The part of a graph between two tensors; where they are one, a model that hands its input on."""
     import keras
 
-    if start is end:
-        start = keras.Input(start.shape[1:], dtype=start.dtype)
-        end = keras.layers.Identity()(start)
-    return keras.Model(start, end, name=name)
+    if not 0 <= start <= end <= len(backbone.blocks):
+        raise ValueError(f"{start} and {end} are not two of the cuts 0 to {len(backbone.blocks)}, in order")
+    tensors = [backbone.network.inputs[0], *backbone.cuts]
+    first, last = tensors[start], tensors[end]
+    if start == end:
+        first = keras.Input(first.shape[1:], dtype=first.dtype)
+        last = keras.layers.Identity()(first)
+    return keras.Model(first, last, name=f"blocks_{start}_to_{end}")
 
 
-def describe(name: str, weights: str, image_size: int) -> dict[str, Any]:
+def prefix(backbone: Backbone, cuts: Sequence[int]) -> keras.Model:
+    """Raw images (batch, size, size, 3) → a list of what is at each of the cuts, counted as for `between`."""
+    import keras
+
+    inner = keras.Model(backbone.network.inputs[0], [backbone.cuts[cut - 1] for cut in cuts])
+    images = keras.Input(backbone.network.input_shape[1:], dtype="uint8", name="images")
+    found, last = inner(prepared(backbone, images)), len(backbone.blocks)
+    return keras.Model(images, [pool(x) if cut == last else x for cut, x in zip(cuts, found, strict=True)])
+
+
+def prepared(backbone: Backbone, images: Any) -> Any:
+    """Raw images, of any type of number → what the network takes."""
+    import keras
+
+    return backbone.preprocess(keras.ops.cast(images, "float32"))
+
+
+def pool(x: Any) -> Any:
+    """A map's mean over its places; what is no map stays as it is."""
+    import keras
+
+    return keras.layers.GlobalAveragePooling2D(dtype="float32")(x) if len(x.shape) == 4 else x
+
+
+def describe(backbone: Backbone) -> dict[str, Any]:
     """What a search must know of a backbone, ready for JSON.
 
     Returns:
-        `name`; `image_size`, the one asked for, or for 0 the backbone's own; `blocks`, their names from input to
-        output; `parameters`, the trainable ones of each block; `weights_hash`, SHA-256 over all weights' values.
-
-    Raises:
-        BackboneError: as `load`.
+        `image_size`, in pixels; `blocks`, their names from input to output; `parameters`, the trainable ones of each
+        block; `multiplications`, those of each block for one image; `shapes`, of the tensor at the end of each block,
+        that of the last one pooled; `identity`, SHA-256 over all that decides the backbone's output.
     """
-    if faults := check(name, weights):
-        raise BackboneError(faults)
-    image_size = image_size or networks.own_image_size(name)
-    backbone = load(name, weights, image_size)
+    import keras
+
     layers = {layer.name: layer for layer in backbone.network.layers}
-    counts = [graph.parameters(layers[layer] for layer in block.layers) for block in backbone.blocks]
-    found = [block.name for block in backbone.blocks]
+    parts = [[layers[layer] for layer in block.layers] for block in backbone.blocks]
+    shapes = [list(cut.shape[1:]) for cut in backbone.cuts]
+    made_of = [*map(_structure, (backbone.network, backbone.preprocess)), _hash(backbone.network), keras.version()]
     return {
-        "name": name,
-        "image_size": image_size,
-        "blocks": found,
-        "parameters": counts,
-        "weights_hash": _hash(backbone.network),
+        "image_size": backbone.network.input_shape[1],
+        "blocks": [block.name for block in backbone.blocks],
+        "parameters": [graph.parameters(part) for part in parts],
+        "multiplications": [sum(map(graph.multiplications, part)) for part in parts],
+        "shapes": [*shapes[:-1], shapes[-1][-1:]],
+        "identity": hashlib.sha256("".join(made_of).encode()).hexdigest(),
     }
+
+
+def _structure(network: keras.Model) -> str:
+    """A network as JSON, without its names: Keras counts some of them on in a process."""
+    text = str(network.to_json())
+    for number, named in enumerate([network, *network.operations]):
+        text = text.replace(f'"{named.name}"', f'"{number}"')
+    return text
 
 
 def _hash(network: keras.Model) -> str:
@@ -192,22 +225,3 @@ def _hash(network: keras.Model) -> str:
         digest.update(f"{values.shape}{values.dtype}".encode())
         digest.update(values.tobytes())
     return digest.hexdigest()
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Print `describe` or the faults as one line of JSON."""
-    parser = argparse.ArgumentParser(prog="python -m search.backbones", description=main.__doc__)
-    parser.add_argument("name")
-    parser.add_argument("weights")
-    parser.add_argument("image_size", type=int)
-    request = parser.parse_args(arguments)
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # nothing is computed, and a trial may need the memory
-    try:
-        answer = describe(request.name, request.weights, request.image_size)
-    except BackboneError as error:
-        answer = {"faults": error.faults}
-    print(json.dumps(answer))
-
-
-if __name__ == "__main__":
-    main()

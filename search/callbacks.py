@@ -2,13 +2,16 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from search import checkpoint
+from search.cache import Array
 from search.model import Network
 from search.settings import Value
 from search.space import Objective
@@ -17,30 +20,46 @@ Metrics = dict[str, float | int | str]
 Report = Callable[[Metrics], None]
 
 MEMORY = {
-    "BestOnly": ("best",),
+    "Best": ("value", "epoch"),
     "EarlyStopping": ("best", "wait", "best_epoch"),
     "ReduceLROnPlateau": ("best", "wait", "cooldown_counter"),
     "Progress": ("best", "seconds_before", "metrics"),
 }
 SHARE_OF_TIME = 0.02
+SAVE_EVERY_S = 10.0
 
 
 class Stopped(BaseException):
     """Raised by a report when the scheduler lets the trial go no further."""
 
 
-class BestOnly(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]
-    """Keras's checkpoint of the best epoch, of the suffix alone: nothing else changes."""
+class Best(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps the suffix's weights of the best epoch, in memory until they are asked for on disk.
 
-    def __init__(self, path: Path, suffix: keras.Model, objective: Objective) -> None:
-        super().__init__(
-            path, monitor=objective.metric, mode=objective.mode, save_best_only=True, save_weights_only=True
-        )
-        self._suffix = suffix
+    Args:
+        path: where they are written.
+        objective: what counts as best.
+    """
 
-    def set_model(self, model: keras.Model) -> None:  # noqa: ARG002
-        """Save the suffix, whatever is fitted."""
-        super().set_model(self._suffix)
+    def __init__(self, path: Path, network: Network, objective: Objective) -> None:
+        super().__init__()
+        self._path, self._network, self._objective = path, network, objective
+        self.value: float | None = None
+        self.epoch = self._written = 0
+        self.weights: list[Array] = []
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Copy the weights where the epoch is the best so far."""
+        value = float((logs or {})[self._objective.metric])
+        if self._objective.better(value, self.value):
+            self.value, self.epoch = value, epoch + 1
+            self.weights = [np.array(variable) for variable in self._network.suffix.variables]
+
+    def write(self) -> None:
+        """Put the best weights on disk, unless they lie there."""
+        if self.epoch > self._written:
+            checkpoint.save_best(self._path, self.epoch, self.weights)
+            self._written = self.epoch
 
 
 class LiveTensorBoard(keras.callbacks.TensorBoard):  # type: ignore[misc]
@@ -98,13 +117,19 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
-    """Saves the trial's state after an epoch, as often as costs `SHARE_OF_TIME` of the trial's time."""
+    """Saves the trial's state and its best weights after an epoch, for at most `SHARE_OF_TIME` of the trial's time.
 
-    def __init__(self, path: Path, network: Network, remembered: list[keras.callbacks.Callback]) -> None:
+    The best weights are on disk before anybody can end the trial: at a rung, at its own end, and when the time that the
+    search has is nearly up.
+    """
+
+    def __init__(self, path: Path, network: Network, parts: "_Parts", epochs: Sequence[int], deadline: float) -> None:
         super().__init__()
-        self._path, self._network, self._remembered = path, network, remembered
+        self._path, self._network, self._parts = path, network, parts
+        self._epochs, self._deadline = epochs, deadline
         self._restored: checkpoint.State | None = None
-        self._saved_at, self._cost = time.monotonic(), 0.05
+        self._saved_at = self._ended_at = time.monotonic()
+        self._cost = 0.0
 
     def restore(self, path: Path) -> Metrics:
         """Restore a saved state; return the metrics of its epoch. The callbacks follow when training begins."""
@@ -115,26 +140,47 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         """Give the callbacks their memory back; Keras empties it just before."""
         if self._restored:
-            for callback in self._remembered:
+            self._parts.best.weights = list(self._restored.best)
+            for callback in self._parts.all:
                 for name, value in self._restored.callbacks[type(callback).__name__].items():
                     setattr(callback, name, value)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        """Save when it is due."""
+        """Save what is due."""
         began = time.monotonic()
-        if (began - self._saved_at) * SHARE_OF_TIME >= self._cost:
-            checkpoint.save(self._path, self._network, checkpoint.State(epoch + 1, self._memories()))
+        due = began - self._saved_at >= max(SAVE_EVERY_S, self._cost / SHARE_OF_TIME)
+        seconds, self._ended_at = began - self._ended_at, began
+        late = time.time() + 2 * seconds > self._deadline
+        if due or late or epoch + 1 in self._epochs or self._parts.progress.metrics["ending"]:
+            self._parts.best.write()
+        if due:
+            state = checkpoint.State(epoch + 1, self._memories(), self._parts.best.weights)
+            checkpoint.save(self._path, self._network, state)
             self._saved_at = time.monotonic()
             self._cost = self._saved_at - began
 
     def _memories(self) -> dict[str, dict[str, Any]]:
         memories = {}
-        for callback in self._remembered:
+        for callback in self._parts.all:
             kind = type(callback).__name__
             memories[kind] = {name: _plain(getattr(callback, name)) for name in MEMORY[kind]}
-            if isinstance(callback, Progress):
-                memories[kind]["seconds_before"] = callback.seconds
+        memories["Progress"]["seconds_before"] = self._parts.progress.seconds
         return memories
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The callbacks that remember something."""
+
+    best: Best
+    stopping: keras.callbacks.EarlyStopping
+    plateau: keras.callbacks.ReduceLROnPlateau
+    progress: Progress
+
+    @property
+    def all(self) -> list[keras.callbacks.Callback]:
+        """In the order in which they run."""
+        return [self.best, self.stopping, self.plateau, self.progress]
 
 
 class Reporter(keras.callbacks.Callback):  # type: ignore[misc]
@@ -161,18 +207,28 @@ def build(
     folder: Path,
     tensorboard: Path,
     report: Report,
+    rungs: Sequence[int] = (),
+    deadline: float = math.inf,
 ) -> tuple[list[keras.callbacks.Callback], Checkpoint]:
-    """A trial's callbacks in the order they run, and the one that restores a saved state."""
+    """A trial's callbacks in the order they run, and the one that restores a saved state.
+
+    Args:
+        rungs: the epochs after which the trial may be stopped.
+        deadline: when it may be too, in seconds since 1970.
+    """
     watched = {"monitor": objective.metric, "mode": objective.mode}
-    best = BestOnly(folder / "best.weights.h5", network.suffix, objective)
-    stopping = keras.callbacks.EarlyStopping(patience=parameters["stop_patience"], **watched)
-    plateau = keras.callbacks.ReduceLROnPlateau(
-        patience=parameters["plateau_patience"], factor=parameters["plateau_factor"], min_delta=0.0, **watched
+    parts = _Parts(
+        Best(folder / "best.npz", network, objective),
+        keras.callbacks.EarlyStopping(patience=parameters["stop_patience"], **watched),
+        keras.callbacks.ReduceLROnPlateau(
+            patience=parameters["plateau_patience"], factor=parameters["plateau_factor"], min_delta=0.0, **watched
+        ),
+        Progress(objective, epochs),
     )
-    progress = Progress(objective, epochs)
-    saving = Checkpoint(folder / "last.npz", network, [best, stopping, plateau, progress])
+    saving = Checkpoint(folder / "last.npz", network, parts, rungs, deadline)
     guard, scalars = keras.callbacks.TerminateOnNaN(), LiveTensorBoard(tensorboard)
-    return [guard, best, scalars, stopping, plateau, progress, saving, Reporter(report, progress)], saving
+    own = [parts.best, scalars, parts.stopping, parts.plateau, parts.progress]
+    return [guard, *own, saving, Reporter(report, parts.progress)], saving
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -50,6 +50,7 @@ class Display:
         self._began = time.monotonic()
         live = Live(console=shown, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self._live = live if shown.is_terminal else None
+        self.steps = Steps(shown, self._refresh if self._live else None)
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()
@@ -62,13 +63,20 @@ class Display:
             self._live.update(Group(), refresh=True)
             self._live.stop()
 
+    def tell(self, line: str) -> None:
+        """Say something."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     def show(self, row: Row, best: Row | None) -> None:
         """Show how a trial stands; `best` is the best trial so far."""
         self._rows[row.trial], self._best = row, best
         if row.state != RUNNING:
             self._console.print(self._line(row), highlight=False, soft_wrap=True)
+        self._refresh()
+
+    def _refresh(self) -> None:
         if self._live:
-            self._live.update(self._table(), refresh=True)
+            self._live.update(Group(self._table(), *self.steps.shown), refresh=True)
 
     def _line(self, row: Row) -> str:
         star = " [bold]best so far[/bold]" if self._best and self._best.trial == row.trial else ""
@@ -101,31 +109,59 @@ class Display:
 
 
 class Steps:
-    """Progress bars of the steps before the search; plain lines on anything but a terminal."""
+    """Progress bars of what comes before the trials, with rate and time left; off a terminal a line now and then.
 
-    def __init__(self, shown: Console) -> None:
-        self._console = shown
+    Args:
+        shown: where to.
+        refresh: shows anew the display that the bars are a part of; `None`: they are shown by themselves.
+    """
+
+    LINE_EVERY_S = 30.0
+
+    def __init__(self, shown: Console, refresh: Callable[[], None] | None = None) -> None:
+        self._console, self._refresh = shown, refresh
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=shown,
             transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._began: dict[str, float] = {}
+        self._line_at = time.monotonic()
+
+    @property
+    def shown(self) -> list[Progress]:
+        """The bars, while there is something to do."""
+        return [] if self._bars.finished else [self._bars]
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Show that `done` of `total` are done."""
-        if not self._console.is_terminal:
-            if done == total:
-                self._console.print(f"{what}: {total}", highlight=False)
-            return
+        now = time.monotonic()
+        rate = done / max(1e-3, now - self._began.setdefault(what, now))
+        if self._console.is_terminal:
+            self._bar(what, done, total, f"{rate:.0f}/s" if rate < done else "")
+        elif done == total:
+            self._console.print(f"{what}: {total}", highlight=False)
+        elif now - self._line_at >= self.LINE_EVERY_S:
+            self._line_at = now
+            left = (total - done) / max(rate, 1e-9)
+            self._console.print(f"{what}: {done} of {total}, {rate:.0f}/s, about {left:.0f} s left", highlight=False)
+
+    def _bar(self, what: str, done: int, total: int, rate: str) -> None:
         if what not in self._tasks:
-            self._bars.start()
-            self._tasks[what] = self._bars.add_task(what, total=total)
-        self._bars.update(self._tasks[what], completed=done, total=total)
-        if done == total:
+            if not self._refresh:
+                self._bars.start()
+            self._tasks[what] = self._bars.add_task(what, total=total, rate="")
+        self._bars.update(self._tasks[what], completed=done, total=total, rate=rate)
+        if self._refresh:
+            self._refresh()
+        elif done == total:
             self._bars.stop()
 
 

@@ -1,54 +1,262 @@
-"""What a trial's fit reads: the images of one split, batch by batch, from the memory-mapped arrays.
+"""The frozen prefix's outputs, computed once per dataset and backbone and shared by every trial on the node.
 
-Batches are (images_BHWC, labels_B): uint8 in [0, 255], int32 in [0, classes).
+Cuts are counted from the images: cut `c` has `c` blocks below it, so a trial of unfreeze depth `d` starts at cut
+`blocks - d`. Cuts are nested: one pass over the images writes the features at all that are wanted. A trial starts from
+the nearest kept cut at or below its own, and runs the frozen blocks between the two itself; cut 0 are the images. The
+last cut is pooled: the head alone needs no map.
+
+The idea is that of Nautilus (Nakandala and Kumar 2022, https://doi.org/10.1145/3514221.3517846): frozen layers are a
+view over the data, to be materialised where that costs less than computing them again.
 """
 
+import contextlib
+import hashlib
+import json
 import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import keras
 import numpy as np
-from numpy.typing import NDArray
+import PIL
+from filelock import FileLock
+
+from search import augmentation, backbones, cache, data
+from search.backbones import Backbone
+from search.cache import Array, Rows
+from search.data import Dataset
+
+IMAGES = 0
+WHAT = "computing features"
+BATCH = 32
+# Multiplications that must be saved for each byte read: about what a device computes while it reads one.
+WORTH = {"cpu": 30, "gpu": 2500}
+
+Read = Callable[[Any], Array]  # from rows, as indices, to their values
 
 
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """The batches of one split, in an order that depends on nothing but the seed and the epoch.
-
-    So a trial that was interrupted reads on in the order it would have read.
+@dataclass(frozen=True)
+class Place:
+    """Which features are meant: everything that decides their values, and the node's cache where they lie.
 
     Args:
-        images: (n, size, size, 3) uint8, read batch by batch and never whole.
-        labels: (n,) int32.
-        batch_size: images per batch; the last one may be smaller.
-        seed: of the order; `None` keeps the order of the arrays.
-        epoch: the first epoch, counted from 0.
+        identity: of the backbone, as `backbones.describe` gives it.
+        shapes: of one image's features at cut 1, 2, …
+        precision: a Keras dtype policy.
+        views: of each training image; view 0 is the image itself.
+        seed: of the other views.
     """
 
-    def __init__(
-        self,
-        images: NDArray[np.uint8],
-        labels: NDArray[np.int32],
-        batch_size: int,
-        seed: int | None = None,
-        epoch: int = 0,
-    ) -> None:
-        super().__init__()
-        self._images, self._labels = images, labels
-        self._batch_size, self._seed, self._epoch = batch_size, seed, epoch
-        self._order = self._shuffled()
+    cache: Path
+    dataset: Dataset
+    image_size: int
+    identity: str
+    shapes: tuple[tuple[int, ...], ...]
+    precision: str = "float32"
+    views: int = 1
+    seed: int = 0
 
-    def __len__(self) -> int:
-        return math.ceil(len(self._labels) / self._batch_size)
+    @property
+    def root(self) -> Path:
+        """The folder of all features of this node."""
+        return self.cache / "features"
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        rows = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        return self._images[rows], self._labels[rows]
+    @property
+    def folder(self) -> Path:
+        """The folder of this dataset's and this backbone's features."""
+        return self.root / hashlib.sha256(json.dumps(self._about).encode()).hexdigest()[:32]
 
-    def on_epoch_end(self) -> None:
-        """Go on to the next epoch's order."""
-        self._epoch += 1
-        self._order = self._shuffled()
+    @property
+    def _about(self) -> dict[str, Any]:
+        return {
+            "data": self.dataset.fingerprint,
+            "skipped": [path for path, _ in self.dataset.skipped],
+            "made with": f"pillow {PIL.__version__}, numpy {np.__version__}",
+            "image_size": self.image_size,
+            "backbone": self.identity,
+            "precision": self.precision,
+        }
 
-    def _shuffled(self) -> NDArray[np.int64]:
-        if self._seed is None:
-            return np.arange(len(self._labels))
-        return np.random.default_rng((self._seed, self._epoch)).permutation(len(self._labels))
+    @property
+    def labels(self) -> dict[str, Array]:
+        """Split → (n,) int32, indices of classes."""
+        return {split: np.asarray(labels, np.int32) for split, labels in self.dataset.labels.items()}
+
+    @contextlib.contextmanager
+    def locked(self, name: str = "pass") -> Iterator[None]:
+        """One process of the node at a time; the others wait. Where no lock can be written, nobody waits."""
+        lock = FileLock(self.folder / f"{name}.lock")
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def arrays(self, cut: int) -> dict[Path, tuple[str, int]]:
+        """The files of one cut, each with its split and view."""
+        parts = [("train", view) for view in range(self.views)] + [("val", 0)]
+        names = {part: f"cut{cut}-{part[0]}-view{part[1]}" + (f"-seed{self.seed}" if part[1] else "") for part in parts}
+        return {self.folder / f"{name}.npy": part for part, name in names.items()}
+
+    def shape(self, cut: int, split: str) -> tuple[int, ...]:
+        """Of a whole array: (images, …)."""
+        return (len(self.dataset.items[split]), *self.shapes[cut - 1])
+
+    def dtype(self, cut: int) -> str:
+        """Half precision where the network computes in it; what is pooled stays whole."""
+        return "float16" if self.precision == "mixed_float16" and cut < len(self.shapes) else "float32"
+
+    def bytes(self, cut: int) -> int:
+        """What one cut takes on disk."""
+        values = sum(math.prod(self.shape(cut, split)) for split, _ in self.arrays(cut).values())
+        return values * np.dtype(self.dtype(cut)).itemsize
+
+    def opened(self, cut: int) -> list[Rows] | None:
+        """The arrays of one cut, `train` view by view, then `val`; `None` unless all are there."""
+        found = []
+        for path, (split, _) in self.arrays(cut).items():
+            rows = cache.opened(path, self.shape(cut, split), self.dtype(cut))
+            if rows is None:
+                return None
+            found.append(rows)
+        return found
+
+
+def worthwhile(
+    place: Place, wanted: Sequence[int], multiplications: Sequence[int], device: str, limit: int
+) -> list[int]:
+    """The cuts to keep.
+
+    Args:
+        wanted: the cuts at which trials may start.
+        multiplications: of each block, for one image.
+        device: `cpu` or `gpu`.
+        limit: bytes that all of them may take.
+
+    Returns:
+        Those whose reading costs less than computing them from the kept cut below; of these, as many as the limit
+        allows, first those that save the most multiplications for each byte.
+    """
+
+    def saved(cut: int, below: int) -> float:
+        """Multiplications for each byte."""
+        size = math.prod(place.shapes[cut - 1]) * np.dtype(place.dtype(cut)).itemsize
+        return sum(multiplications[below:cut]) / size
+
+    kept: list[int] = []
+    for cut in sorted(set(wanted) - {IMAGES}):
+        if saved(cut, kept[-1] if kept else IMAGES) >= WORTH[device]:
+            kept.append(cut)
+    while sum(map(place.bytes, kept)) > limit:
+        kept.remove(min(kept, key=lambda cut: saved(cut, IMAGES)))
+    return kept
+
+
+def missing(place: Place, cuts: Sequence[int]) -> dict[Path, tuple[int, str, int]]:
+    """The arrays that the cache lacks, each with its cut, split and view."""
+    return {
+        path: (cut, split, view)
+        for cut in cuts
+        for path, (split, view) in place.arrays(cut).items()
+        if cache.opened(path, place.shape(cut, split), place.dtype(cut)) is None
+    }
+
+
+def fill(place: Place, cuts: Sequence[int], backbone: Backbone, limit: int, progress: data.Progress) -> None:
+    """Compute what is missing at the given cuts, unless another process of the node does: then wait for it.
+
+    Args:
+        limit: bytes that all features of the node may take; those used least lately make room.
+        progress: called now and then with the images done and in all.
+
+    Raises:
+        OSError: the cache cannot be written, or the disk is full. Nothing that is incomplete stays.
+    """
+    if not missing(place, cuts):
+        return
+    with place.locked():
+        for left_behind in place.folder.glob("*.new"):
+            left_behind.unlink()
+        lacking = missing(place, cuts)
+        needed = sum(map(place.bytes, {cut for cut, _, _ in lacking.values()}))
+        wanted = {path for cut in cuts for path in place.arrays(cut)}
+        cache.make_room(place.root, needed, limit, wanted)
+        (place.folder / "about.txt").write_text(json.dumps(place._about, indent=1), "utf-8")
+        parts = sorted({(split, view) for _, split, view in lacking.values()})
+        total = sum(len(place.dataset.items[split]) for split, _ in parts)
+        progress(WHAT, done := 0, total)
+        for part in parts:
+            paths = {path: cut for path, (cut, *of) in lacking.items() if tuple(of) == part}
+            _pass(place, backbone, part, paths, lambda count, before=done: progress(WHAT, before + count, total))  # type: ignore[misc]
+            done += len(place.dataset.items[part[0]])
+
+
+def _pass(
+    place: Place, backbone: Backbone, part: tuple[str, int], paths: Mapping[Path, int], tell: Callable[[int], None]
+) -> None:
+    """Run one view of a split's images through the network and write the features at several cuts."""
+    split, view = part
+    cuts = list(paths.values())
+    network, read = backbones.prefix(backbone, cuts), images(place, split, view)
+    shapes, dtypes = [place.shape(cut, split) for cut in cuts], [place.dtype(cut) for cut in cuts]
+    count = len(place.dataset.items[split])
+    with cache.writers(list(paths), shapes, dtypes) as writers:
+        for start in range(0, count, BATCH):
+            rows = np.arange(start, start + BATCH) % count  # a smaller last batch would have the network traced again
+            end = min(start + BATCH, count)
+            found = network.predict_on_batch(read(rows))
+            for writer, values in zip(writers, found if len(cuts) > 1 else [found], strict=True):  # Keras unpacks one
+                writer.write(np.asarray(values[: end - start]))
+            tell(end)
+
+
+def images(place: Place, split: str, view: int) -> Read:
+    """Reads one view of a split's images, uint8 (rows, size, size, 3)."""
+    array, _ = data.load(place.dataset, split, place.image_size, place.cache)
+    pixels, digests = Rows(array), place.dataset.digests[split]
+    if not view:
+        return pixels.__getitem__
+    return lambda rows: augmentation.view(pixels[rows], [digests[row] for row in rows], view, place.seed)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a trial starts: the kept cut, and what lies there.
+
+    Args:
+        cut: at or below the trial's own.
+        train: a reader for each view.
+        val: the reader of the validation images.
+        shape: of one image's values; `dtype` theirs.
+        nbytes: of all arrays.
+    """
+
+    cut: int
+    train: tuple[Read, ...]
+    val: Read
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+
+
+def nearest(place: Place, cut: int) -> Start:
+    """The kept cut nearest below `cut`, or `cut` itself; without one, the images.
+
+    Raises:
+        DataError, StorageError: not even the images can be read.
+    """
+    if cut != IMAGES and not place.opened(cut):
+        with place.locked():  # another process may be at it
+            pass
+    for kept in range(cut, IMAGES, -1):
+        if rows := place.opened(kept):
+            readers = [array.__getitem__ for array in rows]
+            nbytes = sum(array.nbytes for array in rows)
+            return Start(kept, tuple(readers[:-1]), readers[-1], place.shapes[kept - 1], place.dtype(kept), nbytes)
+    shape = (place.image_size, place.image_size, 3)
+    count = place.views * len(place.dataset.items["train"]) + len(place.dataset.items["val"])
+    train = tuple(images(place, "train", view) for view in range(place.views))
+    return Start(IMAGES, train, images(place, "val", 0), shape, "uint8", count * math.prod(shape))

@@ -122,3 +122,9 @@ def weights(call: Call) -> list[Any]:
 def is_kernel(call: Call) -> bool:
     """Whether an operation mixes values (a matrix of weights), not only scales them (normalisation: vectors)."""
     return any(len(weight.shape) > 1 for weight in weights(call))
+
+
+def multiplications(layer: Any) -> int:
+    """The multiplications of a layer's kernels for one image: each kernel value meets every place of the output."""
+    kernels = sum(math.prod(weight.shape) for weight in layer.weights if len(weight.shape) > 1)
+    return int(kernels * math.prod(layer.output.shape[1:-1])) if kernels else 0

@@ -1,5 +1,6 @@
 """What this machine has: CPUs, GPUs, and folders that can be written."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -21,6 +22,19 @@ def gpus() -> int:
         return 0
     listed = subprocess.run([program, "-L"], capture_output=True, text=True, check=False)
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
+@functools.cache
+def gpu_memory() -> int:
+    """Bytes of memory of the smallest GPU; 0 without one."""
+    if not gpus():
+        return 0
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return min(int(mebibytes) for mebibytes in listed.split()) << 20
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return 0
 
 
 def unwritable(folder: Path) -> str | None:

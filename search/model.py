@@ -1,13 +1,17 @@
-"""The network of one trial: preprocessing, frozen prefix, trained suffix with its head."""
+"""The network of a trial: what is frozen, the suffix that is trained, and how it is made new for the next trial."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
-from search.backbones import Backbone, split
+from search.backbones import Backbone, between, pool, prepared
+from search.batches import STEPS_PER_EXECUTION, Fitted, Split
+from search.cache import Array
+from search.features import IMAGES, Start
 from search.settings import Value
 
 LOSS = "sparse_categorical_crossentropy"
@@ -34,62 +38,160 @@ class InInference(keras.layers.Layer):  # type: ignore[misc]
         return self.network.compute_output_shape(shape)
 
 
+class Dropout(keras.layers.Layer):  # type: ignore[misc]
+    """Dropout (Srivastava et al. 2014) whose rate, in [0, 1), is a variable: another one needs no new trace."""
+
+    def __init__(self) -> None:
+        super().__init__(name="dropout")
+        self.rate = self.add_weight(shape=(), initializer="zeros", trainable=False, name="rate")
+        self.numbers = keras.random.SeedGenerator(0)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """(batch, channels) → the same, in training with some values zero and the others larger."""
+        if not training:
+            return x
+        kept = keras.random.uniform(keras.ops.shape(x), seed=self.numbers) >= self.rate
+        return keras.ops.where(kept, x / (1.0 - keras.ops.cast(self.rate, x.dtype)), keras.ops.zeros_like(x))
+
+
+class Momentum(keras.optimizers.SGD):  # type: ignore[misc]
+    """Stochastic gradient descent whose momentum is a variable: another one needs no new trace."""
+
+    def __init__(self) -> None:
+        super().__init__(momentum=0.9)  # not 0, for which Keras keeps no velocities
+        self.momentum = keras.Variable(0.9, trainable=False, name="momentum")
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Move one variable; the formula is Keras's."""
+        velocity = self.momentums[self._get_variable_index(variable)]
+        rate = keras.ops.cast(learning_rate, variable.dtype)
+        momentum = keras.ops.cast(self.momentum, variable.dtype)
+        self.assign(velocity, velocity * momentum - keras.ops.cast(gradient, variable.dtype) * rate)
+        self.assign_add(variable, velocity)
+
+
 @dataclass(frozen=True)
 class Network:
-    """A network and the part of it that is trained.
+    """A compiled network and the part of it that is trained.
 
     Args:
-        whole: (batch, size, size, 3) raw pixels in [0, 255] → (batch, classes) probabilities.
-        suffix: the tensor at the cut point → probabilities; the blocks above the cut and the head. Only its weights
-            change, so only they are saved.
-        standing_alone: the same function as `whole`, from the same weights, made of Keras's own layers only.
+        fitted: what is at the start cut → (batch, classes) probabilities; fitted to step numbers.
+        suffix: the tensor at the trial's cut → probabilities: the blocks above the cut, and the head. Only its
+            weights change, so only they are saved.
+        dropout: the layer before the last.
+        head: the last layer.
+        fresh: the optimizer's variables before the first step; `None` stands for zeros.
     """
 
-    whole: keras.Model
+    fitted: Fitted
     suffix: keras.Model
-    standing_alone: keras.Model
+    dropout: Dropout
+    head: keras.layers.Dense
+    fresh: tuple[Array | None, ...]
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer itself, also where mixed precision scales the loss around it."""
+        return getattr(self.fitted.optimizer, "inner_optimizer", self.fitted.optimizer)
+
+    @property
+    def state(self) -> list[Any]:
+        """Every variable that training changes, in an order that all processes agree on."""
+        return [*self.suffix.variables, *self.fitted.optimizer.variables]
 
 
-def build(backbone: Backbone, unfreeze_depth: int, classes: int, dropout: float) -> Network:
-    """Join a backbone, of which the top `unfreeze_depth` blocks are trained, and a new head."""
-    prefix, blocks = split(backbone, unfreeze_depth)
-    prefix.trainable, blocks.trainable = False, True
-    head = _head(blocks.output_shape[1:], classes, dropout)
-    features = keras.Input(blocks.input_shape[1:], name="features")
-    suffix = keras.Model(features, head(InInference(blocks)(features)), name="suffix")
-    images = keras.Input(backbone.network.input_shape[1:], name="images")
-    prepared = backbone.preprocess(images)
-    whole = keras.Model(images, suffix(InInference(prefix)(prepared)), name="network")
-    return Network(whole, suffix, keras.Model(images, head(blocks(prefix(prepared))), name="network"))
+def build(
+    backbone: Backbone, unfreeze_depth: int, classes: int, optimizer: str, start: Start, *, resident: bool = False
+) -> Network:
+    """Join the frozen blocks between the start and the trial's cut, the blocks that are trained, and a new head.
 
-
-def _head(shape: tuple[int, ...], classes: int, dropout: float) -> keras.Model:
-    """Features, pooled where they are a map, to probabilities."""
-    features = x = keras.Input(shape, name="features")
-    if len(shape) == 3:
-        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    x = keras.layers.Dropout(dropout, name="dropout")(x)
-    x = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
-    return keras.Model(features, x, name="head")
-
-
-def compile_for_training(network: Network, parameters: Mapping[str, Value]) -> None:
-    """Compile with the optimizer that `parameters` ask for; weight decay is decoupled and spares biases and norms."""
-    common = {"learning_rate": parameters["learning_rate"], "weight_decay": parameters["weight_decay"]}
-    if parameters["optimizer"] == "sgd":
-        optimizer = keras.optimizers.SGD(momentum=parameters["momentum"], **common)
-    else:
-        optimizer = keras.optimizers.Adam(**common)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    network.whole.compile(optimizer=optimizer, loss=LOSS, metrics=["accuracy"], jit_compile=False)
-    optimizer.build(network.whole.trainable_variables)
-
-
-def export(network: Network, path: Path) -> keras.Model:
-    """Write the network as a model that stands alone, and return it as plain Keras loads it.
-
-    It is compiled, so that it can be evaluated; plain SGD has no state, for whose lack Keras would warn on loading.
+    Args:
+        optimizer: `adam` or `sgd`; weight decay is decoupled and spares biases and norms.
+        start: where the features come from.
+        resident: whether they lie whole on the training device.
     """
-    network.standing_alone.compile(optimizer="sgd", loss=LOSS, metrics=["accuracy"])
-    network.standing_alone.save(path)
+    cut = len(backbone.blocks) - unfreeze_depth
+    trained = between(backbone, cut, len(backbone.blocks))
+    features = keras.Input(_shape(backbone, cut), dtype=trained.inputs[0].dtype, name="features")
+    pooled = pool(InInference(trained)(features)) if unfreeze_depth else features
+    dropout = Dropout()
+    head = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")
+    suffix = keras.Model(features, head(dropout(pooled)), name="suffix")
+    values = keras.Input(start.shape, dtype=start.dtype, name="start")
+    fitted = Fitted(values, suffix(_frozen(backbone, values, start.cut, cut)), name="network")
+    fitted.train, fitted.val = (Split(start.shape, start.dtype, resident) for _ in range(2))
+    thaw(fitted, suffix)
+    return Network(fitted, suffix, dropout, head, _compile(fitted, optimizer))
+
+
+def thaw(fitted: Fitted, suffix: keras.Model) -> None:
+    """Make the suffix trainable and nothing else; networks that share a backbone change each other's marks."""
+    for layer in fitted.layers:
+        layer.trainable = False
+    suffix.trainable = True
+
+
+def _compile(fitted: Fitted, optimizer: str) -> tuple[Array | None, ...]:
+    made = Momentum() if optimizer == "sgd" else keras.optimizers.Adam()
+    made.weight_decay = keras.Variable(0.0, trainable=False, name="weight_decay")
+    made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    spread = {"jit_compile": False, "steps_per_execution": STEPS_PER_EXECUTION}
+    fitted.compile(optimizer=made, loss=LOSS, metrics=["accuracy"], **spread)
+    fitted.optimizer.build(fitted.trainable_variables)
+    return tuple(None if variable.shape else np.asarray(variable) for variable in fitted.optimizer.variables)
+
+
+def _frozen(backbone: Backbone, values: Any, start: int, cut: int) -> Any:
+    """What is at the cut, from what is at the start."""
+    last = len(backbone.blocks)
+    if start == IMAGES:
+        values = prepared(backbone, values)
+    if start == cut:
+        return values
+    found = InInference(between(backbone, start, cut))(values)
+    return pool(found) if cut == last else found
+
+
+def _shape(backbone: Backbone, cut: int) -> tuple[int, ...]:
+    """Of one image's values at a cut; the last one is pooled."""
+    if cut == IMAGES:
+        return tuple(backbone.network.input_shape[1:])
+    shape = tuple(backbone.cuts[cut - 1].shape[1:])
+    return shape[-1:] if cut == len(backbone.blocks) else shape
+
+
+def reset(network: Network, parameters: Mapping[str, Value], seed: int, head: Sequence[Array] | None) -> None:
+    """Make all but the backbone's weights new for a trial.
+
+    Args:
+        parameters: those that are variables: learning rate, weight decay, momentum, dropout.
+        seed: of the head's weights and of dropout.
+        head: weights for it; `None`: drawn as Glorot and Bengio 2010 do, by the seed.
+    """
+    kernel, bias = network.head.kernel, network.head.bias
+    first = [keras.initializers.GlorotUniform(seed)(kernel.shape), np.zeros(bias.shape, "float32")]
+    for variable, value in zip((kernel, bias), head or first, strict=True):
+        variable.assign(value)
+    network.dropout.rate.assign(parameters["dropout"])
+    network.dropout.numbers.state.assign([seed, 0])
+    for variable, value in zip(network.fitted.optimizer.variables, network.fresh, strict=True):
+        variable.assign(np.zeros(variable.shape, variable.dtype) if value is None else value)
+    network.optimizer.learning_rate = parameters["learning_rate"]
+    network.optimizer.weight_decay.assign(parameters["weight_decay"])
+    if isinstance(network.optimizer, Momentum):
+        network.optimizer.momentum.assign(parameters["momentum"])
+
+
+def export(backbone: Backbone, network: Network, path: Path) -> keras.Model:
+    """Write the whole network as a model that stands alone, and return it as plain Keras loads it.
+
+    It takes raw images (batch, size, size, 3) in [0, 255] and is made of Keras's own layers only. It is compiled, so
+    that it can be evaluated; plain SGD has no state, for whose lack Keras would warn on loading.
+    """
+    images = keras.Input(backbone.network.input_shape[1:], name="images")
+    features = between(backbone, IMAGES, len(backbone.blocks))(backbone.preprocess(images))
+    dropped = keras.layers.Dropout(float(network.dropout.rate), name="dropout")(pool(features))
+    alone = keras.Model(images, network.head(dropped), name="network")
+    alone.compile(optimizer="sgd", loss=LOSS, metrics=["accuracy"])
+    alone.save(path)
     return keras.models.load_model(path)

@@ -12,7 +12,7 @@ from optuna.trial import Trial
 
 from search.settings import Value
 
-__all__ = ["Choice", "Depth", "Float", "Int", "Parameter", "contains", "ends", "is_whole", "sample"]
+__all__ = ["Choice", "Depth", "Float", "Int", "Parameter", "contains", "ends", "is_whole", "sample", "values"]
 
 FRACTIONS: Mapping[str, Callable[[int], int]] = {"half": lambda blocks: (blocks + 1) // 2, "all": lambda blocks: blocks}
 
@@ -58,6 +58,17 @@ def ends(parameter: Parameter) -> list[Value]:
     if isinstance(parameter, Depth):
         return [parameter.low] if parameter.high is None else [parameter.low, parameter.high]
     return [parameter.low, parameter.high]  # type: ignore[attr-defined]
+
+
+def values(parameter: Parameter) -> list[Value]:
+    """Every value of a parameter that has finitely many; a `Depth` must be resolved first."""
+    match parameter:
+        case Choice():
+            return list(parameter.choices)
+        case Int():
+            return list(range(parameter.low, parameter.high + 1, parameter.step))
+        case _:
+            raise TypeError(f"{parameter!r} has no end of values")
 
 
 def contains(distribution: BaseDistribution, value: Value) -> bool:

@@ -1,7 +1,7 @@
 """Follows every trial of a Ray run: into the record, TensorBoard's directory and the user's eyes."""
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,16 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     Ray pickles its callbacks for its own snapshot; what cannot be pickled stays behind.
     """
 
-    def __init__(self, record: Record, directory: Directory, space: Space, display: Display) -> None:
+    def __init__(
+        self,
+        record: Record,
+        directory: Directory,
+        space: Space,
+        display: Display,
+        trials_left: Callable[[int], None] = lambda count: None,  # noqa: ARG005
+    ) -> None:
         self._record, self._directory, self._space, self._display = record, directory, space, display
+        self._trials_left = trials_left
         self.searcher: Searcher | None = None
         self.scheduler: Asha | None = None
         self.stopper = _StopOnBug(self)
@@ -91,6 +99,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def _end(self, row: Row) -> None:
         self._directory.end(row.trial, succeeded=row.state in (COMPLETED, STOPPED))
         self._put(row, now=True)
+        ended = [row for row in self._record.rows.values() if row.state != RUNNING]
+        self._trials_left(self._space.budget.trials - len(ended))
 
 
 class _StopOnBug(Stopper):  # type: ignore[misc]

@@ -5,22 +5,21 @@ Nothing is written and nothing is started here, so that a wrong request leaves n
 
 import argparse
 import importlib.util
-import json
 import math
-import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import platformdirs
 
-from search import backbones, data, machine, space
-from search.errors import BackboneError, RequestError
+from search import backbones, cache, data, features, machine, space
+from search.backbones import Source
+from search.errors import RequestError
+from search.features import Place
+from search.prepare import Preparation
 from search.record import NAME, Record
 from search.settings import SETTINGS, Value, read_assignments
 from search.trial import Configuration
@@ -43,7 +42,9 @@ class Request:
         cpus_per_trial: likewise `gpus_per_trial`; fractions allowed.
         max_concurrent: trials at a time; `None`: as many as there is room for.
         address: of a Ray cluster; `None`: an own local Ray.
-        dataset: the images.
+        place: the images, and where their features lie.
+        cuts: where features are kept.
+        limit: bytes that all features of a node may take.
     """
 
     space: space.Space
@@ -58,17 +59,34 @@ class Request:
     gpus_per_trial: float
     max_concurrent: int | None
     address: str | None
-    dataset: data.Dataset | None = None
+    place: Place | None = None
+    cuts: tuple[int, ...] = ()
+    limit: int = 0
+
+    @property
+    def features(self) -> Place:
+        """Where the features of a complete request lie."""
+        if self.place is None:
+            raise ValueError("the request is not complete")
+        return self.place
 
     @property
     def images(self) -> data.Dataset:
         """The dataset of a complete request."""
-        if self.dataset is None:
-            raise ValueError("the request is not complete")
-        return self.dataset
+        return self.features.dataset
 
-    def configuration(self, number: str, chosen: Mapping[str, Value]) -> Configuration:
-        """The configuration of trial `number`, with the parameters that were chosen for it."""
+    @property
+    def source(self) -> Source:
+        """What the backbone is made from."""
+        settings = self.space.settings
+        return Source(str(settings["backbone"]), self.weights, self.image_size, str(settings["precision"]))
+
+    def configuration(self, number: str, chosen: Mapping[str, Value], deadline: float = math.inf) -> Configuration:
+        """The configuration of trial `number`, with the parameters that were chosen for it.
+
+        Args:
+            deadline: when the search's time is up, in seconds since 1970.
+        """
         record, settings = Record(self.folder), self.space.settings
         fixed = {name: value for name, value in settings.items() if SETTINGS[name].searchable}
         return Configuration(
@@ -79,11 +97,12 @@ class Request:
             objective=self.space.objective,
             backbone=str(settings["backbone"]),
             weights=self.weights,
-            image_size=self.image_size,
-            dataset=self.images,
+            place=self.features,
+            head_start=settings["head_start"] == "probe",
             folder=record.checkpoints(number),
             tensorboard=record.tensorboard / number,
-            cache=self.cache,
+            rungs=self.space.budget.rungs,
+            deadline=deadline,
         )
 
 
@@ -98,9 +117,9 @@ def check(options: argparse.Namespace) -> Request:
     asked = _space(options, numbers, faults)
     resources = _resources(options, numbers, faults)
     folder = _folder(options, asked.name if asked else "search", faults)
-    cache = Path(options.cache or platformdirs.user_cache_path("finetune-search")).absolute()
-    if fault := machine.unwritable(cache):
-        faults.append(f"--cache {cache}: {fault}")
+    kept = Path(options.cache or platformdirs.user_cache_path("finetune-search")).absolute()
+    if fault := machine.unwritable(kept):
+        faults.append(f"--cache {kept}: {fault}")
     seed = numbers.whole("seed", 0, high=2**32 - 1)
     if asked is None or faults or numbers.faults or seed is None:
         raise RequestError([*numbers.faults, *faults])
@@ -110,49 +129,44 @@ def check(options: argparse.Namespace) -> Request:
         folder=folder,
         weights=str(weights or backbones.default_weights(backbone)),
         image_size=int(asked.settings["image_size"] or 0),
-        cache=cache,
+        cache=kept,
         seed=seed,
         address=options.address,
         **resources,
     )
 
 
-def complete(request: Request, progress: data.Progress) -> Request:
+def complete(request: Request, preparation: Preparation, progress: data.Progress) -> Request:
     """Ask the backbone how it is made, and read the images.
+
+    Args:
+        preparation: was asked about the request's backbone.
 
     Raises:
         BackboneError, DataError, SpaceError: name every fault.
     """
     settings = request.space.settings
     bad = float(str(settings["max_bad_files"]))
-    with _ask(str(settings["backbone"]), request.weights, request.image_size) as asking:
-        try:
-            found = data.find(str(settings["data"]), seed=request.seed, max_bad_files=bad, progress=progress)
-            described = _answer(asking)
-        finally:
-            asking.kill()
-    image_size = int(described["image_size"])
-    resolved = request.space.resolve(len(described["blocks"]))
+    found = data.find(str(settings["data"]), seed=request.seed, max_bad_files=bad, progress=progress)
+    described = preparation.describe()
+    image_size, blocks = int(described["image_size"]), len(described["blocks"])
+    space = request.space.resolve(blocks)
     dataset = data.decode(found, max_bad_files=bad, image_size=image_size, cache=request.cache, progress=progress)
-    return replace(request, space=resolved, image_size=image_size, dataset=dataset)
-
-
-def _ask(backbone: str, weights: str, image_size: int) -> subprocess.Popen[str]:
-    """Ask how a backbone is made, in a process of its own: this one never imports Keras."""
-    command = [sys.executable, "-m", "search.backbones", backbone, weights, str(image_size)]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
-
-
-def _answer(asking: subprocess.Popen[str]) -> dict[str, Any]:
-    output, errors = asking.communicate()
-    if asking.returncode:
-        raise RuntimeError(f"the backbone could not be examined:\n{errors}")
-    described: dict[str, Any] = json.loads(output.splitlines()[-1])
-    if "faults" in described:
-        raise BackboneError(described["faults"])
-    return described
+    place = Place(
+        cache=request.cache,
+        dataset=dataset,
+        image_size=image_size,
+        identity=described["identity"],
+        shapes=tuple(map(tuple, described["shapes"])),
+        precision=str(settings["precision"]),
+        views=int(str(settings["augmented_views"])),
+        seed=request.seed,
+    )
+    limit = cache.allowed(place.root, float(str(settings["cache_gib"])))
+    wanted = [blocks - depth for depth in space.depths] + [blocks] * (settings["head_start"] == "probe")
+    device = "gpu" if request.gpus_per_trial else "cpu"
+    cuts = features.worthwhile(place, wanted, described["multiplications"], device, limit)
+    return replace(request, space=space, image_size=image_size, place=place, cuts=tuple(cuts), limit=limit)
 
 
 class _Numbers:
@@ -290,23 +304,18 @@ def summary(request: Request) -> str:
 
 def described(request: Request) -> dict[str, Any]:
     """The request as plain data, for `search.json`."""
-    dataset = request.dataset
+    dataset = request.images
     settings = {**request.space.settings, "weights": request.weights, "image_size": request.image_size}
     return {
         "space": request.space.declaration(),
         "settings": settings,
         "seed": request.seed,
-        "data": dataset
-        and {
+        "data": {
             "fingerprint": dataset.fingerprint,
             "classes": list(dataset.classes),
             "images": {split: len(items) for split, items in dataset.items.items()},
             "skipped": [list(item) for item in dataset.skipped],
             "notes": list(dataset.notes),
         },
-        "resources": {
-            name: value
-            for name, value in asdict(replace(request, dataset=None)).items()
-            if "cpus" in name or "gpus" in name
-        },
+        "resources": {name: value for name, value in vars(request).items() if "cpus" in name or "gpus" in name},
     }

@@ -1,16 +1,21 @@
 """The command line: reads the options and calls `tune`."""
 
 import argparse
+import importlib
 import shlex
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from rich.console import Console
 
 from search import request, resume
 from search.console import Display, Steps, complain, conclusion, console, quiet
 from search.errors import RequestError, SearchError, unknown
+from search.prepare import Preparation
 from search.record import Record, now, read
 
 DONE, FAILED, WRONG_REQUEST, SOME_TRIALS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -82,30 +87,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _search(asked: request.Request, options: argparse.Namespace, given: list[str]) -> int:
     shown = console()
-    asked = request.complete(asked, Steps(shown))
-    record = Record(asked.folder)
+    importing = threading.Thread(target=importlib.import_module, args=("search.tune",))
+    with Preparation(asked.source, asked.cache) as preparation:
+        preparation.start()
+        importing.start()
+        asked = request.complete(asked, preparation, Steps(shown))
+        record, about = _recorded(asked, options, given)
+        skipped = [f"skipped {path}: {reason}" for path, reason in about["data"]["skipped"]]
+        for line in [*skipped, *about["data"]["notes"], request.summary(asked)]:
+            shown.print(line, markup=False, highlight=False, soft_wrap=True)
+        return _run(asked, record, preparation, bool(options.resume), shown)
+
+
+def _recorded(asked: request.Request, options: argparse.Namespace, given: list[str]) -> tuple[Record, dict[str, Any]]:
+    """The record of a new search, or of the one that goes on, and what is asked."""
     about = request.described(asked)
     if options.resume:
-        resume.demand_unchanged(about, record)
+        resume.demand_unchanged(about, Record(asked.folder))
         record = read(asked.folder)
         record.write_search(status="running", ended=None)
-    else:
-        command = shlex.join(["python", "-m", "search.run", *given])
-        versions = {
-            name: d.version for d in metadata.distributions() if (name := d.name.replace("_", "-")) in RECORDED_VERSIONS
-        }
-        about |= {"command": command, "versions": versions, "options": vars(options), "started": now()}
-        record.write_search(status="running", **about)
-    skipped = [f"skipped {path}: {reason}" for path, reason in about["data"]["skipped"]]
-    for line in [*skipped, *about["data"]["notes"], request.summary(asked)]:
-        shown.print(line, markup=False, highlight=False, soft_wrap=True)
+        return record, about
+    record = Record(asked.folder)
+    command = shlex.join(["python", "-m", "search.run", *given])
+    versions = {
+        name: d.version for d in metadata.distributions() if (name := d.name.replace("_", "-")) in RECORDED_VERSIONS
+    }
+    about |= {"command": command, "versions": versions, "options": vars(options), "started": now()}
+    record.write_search(status="running", **about)
+    return record, about
+
+
+def _run(asked: request.Request, record: Record, preparation: Preparation, resumed: bool, shown: Console) -> int:
     log = record.ray / "driver.log"
     with quiet(log) as user:
         try:
             from search import tune
 
-            display = Display(user, asked.space.budget, record.rows)
-            outcome = tune.run(asked, record, display, resume=bool(options.resume))
+            outcome = tune.run(asked, record, Display(user, asked.space.budget, record.rows), preparation, resumed)
         except KeyboardInterrupt:
             record.write_search(status="interrupted", ended=now())
             raise

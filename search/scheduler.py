@@ -55,9 +55,13 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
             self._save()
         return str(decision)
 
-    def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:  # noqa: ARG002
-        """Forget the trial; its rungs were filled as it reached them."""
+    def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Forget the trial; its rungs were filled as it reached them. Its process is used again unless it is crowded.
+
+        Tune asks for the scheduler's last word just before it decides about the process.
+        """
         self._trial_info.pop(trial.trial_id, None)
+        controller._reuse_actors = not result.get("crowded")
 
     def _save(self) -> None:
         rungs = [[milestone, values] for milestone, values in self._rungs]

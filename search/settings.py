@@ -66,6 +66,12 @@ SETTINGS: Mapping[str, Setting] = {
     "weights": Setting("imagenet, none or a file; nothing: the backbone's own", None),
     "image_size": Setting("side of the images, in pixels; 0: what the backbone was made for", 0, low=0, high=4096),
     "max_bad_files": Setting("share of unreadable image files that is skipped; more is an error", 0.01, low=0, high=1),
+    "augmented_views": Setting(
+        "views of each training image, taken in turn by epoch: itself, and fixed random transforms", 1, low=1, high=1000
+    ),
+    "precision": Setting("of the network; mixed_float16 is for GPUs", "float32", choices=("float32", "mixed_float16")),
+    "head_start": Setting("what the head starts from", "probe", choices=("probe", "random")),
+    "cache_gib": Setting("GiB of features kept on a node, at most half of its free disk", 50.0, low=0, high=1e6),
     "sampler": Setting("who proposes configurations", "tpe", choices=("tpe", "random", "qmc", "gp")),
     "unfreeze_depth": Setting("blocks trained, counted from the top; 0: the head alone", 0, low=0, searchable=True),
     "learning_rate": Setting("the optimizer's first rate", 1e-3, low=0, high=100, above=True, searchable=True),

@@ -17,7 +17,7 @@ from optuna.trial import Trial
 
 import spaces
 from search.errors import SpaceError, unknown
-from search.parameters import Choice, Depth, Float, Int, Parameter, contains, ends, is_whole, sample
+from search.parameters import Choice, Depth, Float, Int, Parameter, contains, ends, is_whole, sample, values
 from search.settings import SETTINGS, Value
 
 __all__ = ["Budget", "Choice", "Depth", "Float", "Int", "Objective", "Space", "load"]
@@ -54,6 +54,15 @@ class Budget:
     time_s: float | None = None
     first_rung: int = 1
     reduction_factor: int = 3
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs after which ASHA decides, and the last one."""
+        rungs, rung = [], self.first_rung
+        while rung < self.epochs:
+            rungs.append(rung)
+            rung *= self.reduction_factor
+        return (*rungs, self.epochs)
 
     def faults(self) -> list[str]:
         """What is wrong with it."""
@@ -226,6 +235,12 @@ class Space:
             for point in self.start
         ]
         return replace(self, search={**self.search, **{n: d.resolve(blocks) for n, d in depths.items()}}, start=start)
+
+    @property
+    def depths(self) -> list[int]:
+        """Every unfreeze depth that a trial may have. Needs `resolve`."""
+        varying = self.search.get("unfreeze_depth")
+        return [int(str(depth)) for depth in (values(varying) if varying else [self.settings["unfreeze_depth"]])]
 
     def suggest(self, trial: Trial) -> dict[str, Value]:
         """Ask an Optuna trial for one configuration; a parameter that does not apply is absent. Needs `resolve`."""

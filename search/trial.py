@@ -1,8 +1,9 @@
-"""One configuration from start to end: data, network, callbacks, fit; and the winner's export.
+"""One configuration from start to end: features, network, callbacks, fit; and the winner's export.
 
 Knows nothing of Ray: a test runs a whole trial by calling `train`.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search import data
+from search import data, features
+from search.backbones import Source
+from search.errors import CheckpointError
+from search.features import Place
 from search.settings import Value
 from search.space import Objective
 
@@ -26,9 +30,13 @@ class Configuration:
         trial: its number as four digits or more, `0007`.
         parameters: every searchable setting that applies, chosen or fixed.
         epochs: at most so many.
+        backbone: its name or file, and `weights` where its weights come from.
+        place: the images, and where their features lie.
+        head_start: whether the head starts from a linear probe.
         folder: for its checkpoints.
         tensorboard: for its events; `train` and `validation` go below it.
-        cache: where the decoded images lie on this node.
+        rungs: the epochs after which it may be stopped.
+        deadline: when it may be too, in seconds since 1970.
     """
 
     trial: str
@@ -38,15 +46,26 @@ class Configuration:
     objective: Objective
     backbone: str
     weights: str
-    image_size: int
-    dataset: data.Dataset
+    place: Place
+    head_start: bool
     folder: Path
     tensorboard: Path
-    cache: Path
+    rungs: tuple[int, ...] = ()
+    deadline: float = math.inf
 
     def number(self, name: str) -> Any:
         """A parameter's value, for arithmetic."""
         return self.parameters[name]
+
+    @property
+    def source(self) -> Source:
+        """What the backbone is made from."""
+        return Source(self.backbone, self.weights, self.place.image_size, self.place.precision)
+
+    @property
+    def best(self) -> Path:
+        """Where the weights of its best epoch lie."""
+        return self.folder / "best.npz"
 
 
 def train(
@@ -68,13 +87,14 @@ def train(
     Raises:
         CheckpointError: `resume` cannot be read. It is never taken for a fresh start.
     """
-    import keras
+    from search import batches, callbacks, probe
 
-    from search import callbacks
-
-    # Where the weights start: 1. this trial's own saved state, if any  2. the pretrained backbone and a new head
-    keras.utils.clear_session()
-    network = _network(configuration)
+    # Where the weights start: 1. this trial's own saved state, if any
+    #                          2. the pretrained backbone, and the probe's head or a new one
+    head = None
+    if configuration.head_start and not resume:
+        head = probe.head(configuration.source, configuration.place, configuration.objective)
+    network, start = _network(configuration, head)
     steps, saving = callbacks.build(
         network=network,
         parameters=configuration.parameters,
@@ -83,6 +103,8 @@ def train(
         folder=configuration.folder,
         tensorboard=configuration.tensorboard,
         report=report,
+        rungs=configuration.rungs,
+        deadline=configuration.deadline,
     )
     epoch = 0
     if resume:
@@ -94,48 +116,37 @@ def train(
             return
         if done["ending"]:
             return
-    _fit(configuration, network, steps, epoch)
+    labels = configuration.place.labels
+    feeder = batches.Feeder(start, labels, configuration.number("batch_size"), configuration.seed)
+    batches.fit(network.fitted, feeder, epoch, configuration.epochs, steps)
 
 
-def _fit(configuration: Configuration, network: "Network", steps: list[Any], epoch: int) -> None:
-    """Train from `epoch` on, counted from 0."""
-    from search import features
-
-    batch_size = configuration.number("batch_size")
-    train_split, val_split = (
-        data.load(configuration.dataset, split, configuration.image_size, configuration.cache)
-        for split in ("train", "val")
-    )
-    validation = features.Batches(*val_split, batch_size)
-    # Metrics make their variables when they are first used; made in training, they would have its step traced twice.
-    network.whole.evaluate(validation, steps=1, verbose=0)
-    network.whole.fit(
-        features.Batches(*train_split, batch_size, configuration.seed, epoch),
-        validation_data=validation,
-        initial_epoch=epoch,
-        epochs=configuration.epochs,
-        callbacks=steps,
-        shuffle=False,
-        verbose=0,
-    )
-
-
-def export(configuration: Configuration, folder: Path) -> dict[str, Any]:
+def export(configuration: Configuration, folder: Path, epoch: int) -> dict[str, Any]:
     """Write the winner's model and evaluate it once on the test split.
+
+    Args:
+        epoch: the trial's best one, whose weights are meant.
 
     Returns:
         `test_accuracy`, `test_loss` and `confusion_matrix` (rows: true class, columns: predicted), of the file as
         plain Keras loads it.
-    """
-    from search import features, model
 
-    network = _network(configuration)
-    network.suffix.load_weights(configuration.folder / "best.weights.h5")
-    exported = model.export(network, folder / "model.keras")
-    images, labels = data.load(configuration.dataset, "test", configuration.image_size, configuration.cache)
-    batches = features.Batches(images, labels, configuration.number("batch_size"))
-    probabilities = exported.predict(batches, verbose=0)
-    classes = len(configuration.dataset.classes)
+    Raises:
+        CheckpointError: the weights are gone, damaged, or not those of the best epoch.
+    """
+    from search import checkpoint, model, warm
+
+    network, _ = _network(configuration, None)
+    if checkpoint.restore_best(configuration.best, network) != epoch:
+        raise CheckpointError(f"{configuration.best} does not hold the weights of epoch {epoch}")
+    backbone = warm.backbone(configuration.source, as_trained=True)
+    exported = model.export(backbone, network, folder / "model.keras")
+    place = configuration.place
+    images, labels = data.load(place.dataset, "test", place.image_size, place.cache)
+    size = configuration.number("batch_size")
+    parts = [exported.predict_on_batch(np.asarray(images[row : row + size])) for row in range(0, len(labels), size)]
+    probabilities = np.concatenate(parts)
+    classes = len(place.dataset.classes)
     confusion = np.zeros((classes, classes), int)
     np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
     picked = np.clip(probabilities[np.arange(len(labels)), labels], 1e-7, 1.0)
@@ -146,18 +157,13 @@ def export(configuration: Configuration, folder: Path) -> dict[str, Any]:
     }
 
 
-def _network(configuration: Configuration) -> "Network":
-    import keras
+def _network(configuration: Configuration, head: list[Any] | None) -> "tuple[Network, features.Start]":
+    """The trial's network, as new, and what it starts from."""
+    from search import model, warm
 
-    from search import backbones, model
-
-    keras.utils.set_random_seed(configuration.seed)
-    backbone = backbones.load(configuration.backbone, configuration.weights, configuration.image_size)
-    network = model.build(
-        backbone,
-        configuration.number("unfreeze_depth"),
-        len(configuration.dataset.classes),
-        configuration.number("dropout"),
-    )
-    model.compile_for_training(network, configuration.parameters)
-    return network
+    depth, place = configuration.number("unfreeze_depth"), configuration.place
+    start = features.nearest(place, len(place.shapes) - depth)
+    optimizer, classes = str(configuration.parameters["optimizer"]), len(place.dataset.classes)
+    network = warm.network(configuration.source, depth, classes, optimizer, start)
+    model.reset(network, configuration.parameters, configuration.seed, head)
+    return network, start

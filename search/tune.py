@@ -1,9 +1,11 @@
 """Joins searcher, scheduler and trial in one `ray.tune.Tuner`. The only place where Ray meets a trial."""
 
 import functools
+import math
 import os
 import signal
-import sys
+import threading
+import time
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -11,11 +13,11 @@ from typing import Any, Self
 import ray
 from ray import tune
 
-from search import trial
+from search import winner, worker
 from search.console import Display
-from search.data import SPLITS
 from search.errors import NoUsableTrialError
-from search.record import FAILED, Record, Row, ranked, write_json
+from search.prepare import Preparation
+from search.record import FAILED, Record, Row, ranked
 from search.recorder import Recorder
 from search.request import Request
 from search.scheduler import Asha
@@ -37,8 +39,11 @@ class RepeatedFailureError(RuntimeError):
     """The first trials all failed for one cause: a bug, not an unlucky configuration."""
 
 
-def run(request: Request, record: Record, display: Display, resume: bool = False) -> Outcome:
+def run(request: Request, record: Record, display: Display, preparation: Preparation, resume: bool = False) -> Outcome:
     """Run a whole search, or go on with one, and export its winner.
+
+    Args:
+        preparation: computes the features meanwhile.
 
     Raises:
         NoUsableTrialError: no trial gave a model.
@@ -48,10 +53,13 @@ def run(request: Request, record: Record, display: Display, resume: bool = False
     if not resume:
         directory.declare(request.space)
         record.write_trials()
-    _start_ray(request)
+    exporter = winner.Exporter(request, functools.partial(_slots, request))
+    recorder = Recorder(record, directory, request.space, display, exporter.trials_left)
     try:
-        recorder = Recorder(record, directory, request.space, display)
         with display:
+            begun = _prepare(request, preparation, display)
+            _start_ray(request)
+            begun.wait()
             interrupted = _fit(request, recorder, resume)
         best = ranked(record.rows.values(), request.space.objective.metric)
         failed = sum(row.state == FAILED for row in record.rows.values())
@@ -59,10 +67,39 @@ def run(request: Request, record: Record, display: Display, resume: bool = False
             raise RepeatedFailureError(recorder.bug)
         if not best and not interrupted:
             raise NoUsableTrialError(f"no trial gave a model; {record.trials} says why for each of them")
-        metrics = {} if interrupted else _export(request, record, best[0])
+        metrics = {}
+        if not interrupted:
+            metrics = winner.write_figures(request, record, *winner.export_best(exporter, record, best, display))
         return Outcome(best, failed, interrupted, metrics)
     finally:
         ray.shutdown()
+
+
+def _prepare(request: Request, preparation: Preparation, display: Display) -> threading.Event:
+    """Have this node's features computed meanwhile; the event tells that no trial can come before the pass.
+
+    On a cluster, whoever needs features computes them.
+    """
+    begun = threading.Event()
+
+    def follow() -> None:
+        try:
+            probed = request.space.objective if request.space.settings["head_start"] == "probe" else None
+            preparation.fill(request.features, request.cuts, request.limit, probed)
+            begun.set()
+            fault = preparation.wait(display.steps)
+        except (RuntimeError, OSError, ValueError) as error:  # it died, or was ended with the search
+            fault = str(error)
+        finally:
+            begun.set()
+        if fault:
+            display.tell(f"the features are not kept: {fault}; every trial runs the frozen layers itself")
+
+    if request.address:
+        begun.set()
+    else:
+        threading.Thread(target=follow, daemon=True).start()
+    return begun
 
 
 def _start_ray(request: Request) -> None:
@@ -109,7 +146,10 @@ class _Interruption:
 
 def _trainable(request: Request) -> Any:
     resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
-    return tune.with_resources(functools.partial(_on_worker, request=ray.put(request)), resources)
+    deadline = time.time() + (request.space.budget.time_s or math.inf)
+    return tune.with_resources(
+        functools.partial(worker.run_trial, request=ray.put(request), deadline=deadline), resources
+    )
 
 
 def _new(request: Request, recorder: Recorder) -> tune.Tuner:
@@ -154,65 +194,3 @@ def _slots(request: Request) -> int:
     total = ray.cluster_resources()
     wanted = {"CPU": request.cpus_per_trial, "GPU": request.gpus_per_trial}
     return max(1, int(min(total.get(kind, 0) / share for kind, share in wanted.items() if share)))
-
-
-def _on_worker(config: dict[str, Any], request: Any) -> None:
-    """Run one trial in a Ray worker."""
-    asked: Request = ray.get(request)
-    _prepare_process(asked)
-    from search import callbacks
-
-    stopped = False
-
-    def report(metrics: dict[str, float | int | str]) -> None:
-        nonlocal stopped
-        try:
-            tune.report(metrics)
-        except SystemExit as error:
-            stopped = True
-            raise callbacks.Stopped from error
-
-    chosen = {name: value for name, value in config.items() if name != "trial"}
-    configuration = asked.configuration(config["trial"], chosen)
-    state = configuration.folder / "last.npz"
-    trial.train(configuration, report, state if state.exists() else None)
-    if stopped:
-        sys.exit(0)
-
-
-def _export_on_worker(request: Request, row: Row) -> dict[str, Any]:
-    _prepare_process(request)
-    configuration = request.configuration(row.trial, dict(row.parameters))
-    return trial.export(configuration, Record(request.folder).best)
-
-
-def _prepare_process(request: Request) -> None:
-    """Tell TensorFlow, before it is imported, which share of the machine is its own."""
-    threads = str(max(1, int(request.cpus_per_trial)))
-    os.environ.update(
-        KERAS_BACKEND="tensorflow",
-        TF_CPP_MIN_LOG_LEVEL="2",
-        TF_NUM_INTRAOP_THREADS=threads,
-        TF_NUM_INTEROP_THREADS=threads,
-        TF_FORCE_GPU_ALLOW_GROWTH="true",
-        TUNE_FUNCTION_THREAD_TIMEOUT_S="600",
-    )
-
-
-def _export(request: Request, record: Record, winner: Row) -> dict[str, Any]:
-    """Export the winner where trials run, and write its figures."""
-    dataset = request.images
-    record.best.mkdir(parents=True, exist_ok=True)
-    resources = {"num_cpus": request.cpus_per_trial, "num_gpus": request.gpus_per_trial, "max_calls": 1}
-    tested = ray.get(ray.remote(**resources)(_export_on_worker).remote(request, winner))
-    metrics = {
-        "trial": winner.trial,
-        "parameters": dict(winner.parameters),
-        "classes": list(dataset.classes),
-        "val_accuracy": winner.val_accuracy,
-        **tested,
-    }
-    write_json(record.best / "metrics.json", metrics)
-    items = {split: list(dataset.items[split]) for split in SPLITS}
-    write_json(record.best / "split.json", {"data": dataset.source, **items})
-    return metrics

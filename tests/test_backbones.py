@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +114,25 @@ def test_default_weights_are_accepted(name: str) -> None:
 # weights
 
 
+DESCRIBE = """
+import json, sys
+from search import backbones, errors
+for request in sys.argv[1:]:
+    name, weights, image_size = request.split()
+    try:
+        answer = backbones.describe(backbones.load(name, weights, int(image_size)))
+    except errors.BackboneError as error:
+        answer = {"faults": error.faults}
+    print(json.dumps(answer))
+"""
+
+
 @pytest.fixture(scope="module")
 def other_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     """Keras's folder, and what a process without network says of random and of downloaded weights."""
     folder, closed = tmp_path_factory.mktemp("keras"), "http://127.0.0.1:9"
     environment = {**os.environ, "KERAS_HOME": str(folder), "https_proxy": closed, "HTTPS_PROXY": closed}
-    code = "import sys; from search import backbones; [backbones.main(request.split()) for request in sys.argv[1:]]"
-    command = [sys.executable, "-c", code, "MobileNetV3Small none 32", "MobileNetV2 imagenet 96"]
+    command = [sys.executable, "-c", DESCRIBE, "MobileNetV3Small none 32", "MobileNetV2 imagenet 96"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=60).stdout
     random, downloaded = (json.loads(line) for line in shown.splitlines())
     return folder, random, downloaded
@@ -142,7 +155,7 @@ def test_random_weights_and_names_are_the_same_in_every_process(
     """Features that one process computed would not fit the network of another."""
     keras.layers.ReLU(), keras.layers.Multiply()
 
-    assert backbones.describe("MobileNetV3Small", "none", 32) == other_process[1]
+    assert backbones.describe(backbones.load("MobileNetV3Small", "none", 32)) == other_process[1]
 
 
 def test_loading_leaves_the_callers_random_numbers_alone() -> None:
@@ -222,9 +235,15 @@ def layers_in(backbone: Backbone, block: Block) -> list[keras.layers.Layer]:
     return [backbone.network.get_layer(name) for name in block.layers]
 
 
+def halves(backbone: Backbone, unfreeze_depth: int) -> tuple[keras.Model, keras.Model]:
+    """What is frozen and what is trained at an unfreeze depth."""
+    cut, last = len(backbone.blocks) - unfreeze_depth, len(backbone.blocks)
+    return backbones.between(backbone, 0, cut), backbones.between(backbone, cut, last)
+
+
 def check_cut(backbone: Backbone, unfreeze_depth: int, images: np.ndarray, expected: np.ndarray) -> None:
     """The suffix holds the weights of the unfrozen blocks alone, and gives what the whole network gives."""
-    prefix, suffix = backbones.split(backbone, unfreeze_depth)
+    prefix, suffix = halves(backbone, unfreeze_depth)
     unfrozen = backbone.blocks[len(backbone.blocks) - unfreeze_depth :]
     layers = [layer for block in unfrozen for layer in layers_in(backbone, block)]
     found = predict(suffix, predict(prefix, images))
@@ -351,10 +370,25 @@ def test_at_most_twenty_blocks() -> None:
     assert names[-1] == "layer29"
 
 
-def test_a_depth_outside_the_blocks_is_refused(tiny_backbone: Backbone) -> None:
-    """A negative depth would count from the other end."""
-    with pytest.raises(ValueError, match="not within 0 to 7"):
-        backbones.split(tiny_backbone, -1)
+@pytest.mark.parametrize(("start", "end"), [(-1, 7), (0, 8), (3, 2)])
+def test_cuts_outside_the_blocks_are_refused(tiny_backbone: Backbone, start: int, end: int) -> None:
+    """A negative cut would count from the other end."""
+    with pytest.raises(ValueError, match=f"{start} and {end} are not two of the cuts 0 to 7, in order"):
+        backbones.between(tiny_backbone, start, end)
+
+
+@pytest.mark.parametrize("cuts", [[2, 5, 7], [4], [7]])
+def test_one_pass_gives_what_is_at_every_cut(tiny_backbone: Backbone, cuts: list[int]) -> None:
+    """Features would be those of another cut, of pixels that were not preprocessed, or maps where vectors are read."""
+    images = pixels(32).astype("uint8")
+    found = keras.tree.flatten(backbones.prefix(tiny_backbone, cuts)(images, training=False))
+    prepared = predict(tiny_backbone.preprocess, images.astype("float32"))
+
+    assert len(found) == len(cuts)
+    for cut, values in zip(cuts, found, strict=True):
+        expected = predict(backbones.between(tiny_backbone, 0, cut), prepared)
+        expected = expected.mean(axis=(1, 2)) if cut == 7 else expected
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
 
 
 class Trained(keras.Model):
@@ -374,7 +408,7 @@ class Trained(keras.Model):
 def test_training_changes_the_unfrozen_blocks_alone(unfreeze_depth: int) -> None:
     """A frozen weight or a moving average would drift, and cached features be wrong."""
     backbone = backbones.load("tiny", "own", 32)
-    prefix, suffix = backbones.split(backbone, unfreeze_depth)
+    prefix, suffix = halves(backbone, unfreeze_depth)
     features = predict(prefix, predict(backbone.preprocess, pixels(32)))
     model = Trained(suffix)
     model.compile(keras.optimizers.Adam(0.1), "mse", run_eagerly=True)
@@ -389,11 +423,52 @@ def test_training_changes_the_unfrozen_blocks_alone(unfreeze_depth: int) -> None
 
 def test_describe_counts_the_trainable_parameters(tiny_backbone: Backbone) -> None:
     """The report would show a wrong size for each depth."""
-    described = backbones.describe("tiny", "own", 32)
+    described = backbones.describe(tiny_backbone)
 
     assert [block.name for block in tiny_backbone.blocks] == described["blocks"]
     assert sum(w.size for w in map(np.asarray, tiny_backbone.network.trainable_weights)) == sum(described["parameters"])
-    assert described["weights_hash"] != backbones.describe("tiny", "none", 32)["weights_hash"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "size", "expected"),
+    [
+        (keras.layers.Conv2D(8, 3, strides=2, padding="same"), (32, 32, 3), 3 * 3 * 3 * 8 * 16 * 16),
+        (keras.layers.DepthwiseConv2D(3, padding="same"), (8, 8, 5), 3 * 3 * 5 * 8 * 8),
+        (keras.layers.Dense(7), (5,), 5 * 7),
+        (keras.layers.BatchNormalization(), (8, 8, 5), 0),
+        (keras.layers.ReLU(), (8, 8, 5), 0),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_multiplications(layer: keras.layers.Layer, size: tuple[int, ...], expected: int) -> None:
+    """Features would be kept that cost less to compute than to read, or be computed anew where they cost most."""
+    layer(keras.Input(size))
+
+    assert graph.multiplications(layer) == expected
+
+
+def test_describe_tells_the_cuts(tiny_backbone: Backbone) -> None:
+    """The cache would hold arrays of another shape than the network gives, or keep the wrong ones."""
+    described = backbones.describe(tiny_backbone)
+    shapes = [between.output_shape[1:] for cut in range(1, 8) for between in [backbones.between(tiny_backbone, 0, cut)]]
+
+    assert described["shapes"] == [*map(list, shapes[:-1]), [shapes[-1][-1]]]
+    assert described["multiplications"] == [
+        sum(graph.multiplications(layer) for layer in layers_in(tiny_backbone, block)) for block in tiny_backbone.blocks
+    ]
+    assert described["image_size"] == 32
+
+
+def test_the_identity_is_that_of_all_that_decides_the_features() -> None:
+    """Features of another network, of other weights, or of pixels prepared in another way would be taken for these."""
+    build = [("tiny", "own", 32), ("tiny", "none", 32), ("tiny", "own", 48), ("tiny", "own", 32)]
+    own, *others, again = (backbones.describe(backbones.load(*asked))["identity"] for asked in build)
+    backbone = backbones.load("tiny", "own", 32)
+    images = keras.Input((32, 32, 3))
+    shifted = replace(backbone, preprocess=keras.Model(images, backbone.preprocess(images + 1)))
+
+    assert own == again
+    assert len({own, *others, backbones.describe(shifted)["identity"]}) == 4
 
 
 # a user's own model
@@ -446,7 +521,8 @@ def test_own_models_classifier_is_left_off(ending: list[keras.layers.Layer], kep
 def test_own_model_can_be_searched_from_random_weights(tmp_path: Path) -> None:
     """`--weights none` would silently keep the weights of the file."""
     file = saved(tiny.build(32), tmp_path)
-    own, first, second = (backbones.describe(file, weights, 32)["weights_hash"] for weights in ("own", "none", "none"))
+    loaded = (backbones.load(file, weights, 32) for weights in ("own", "none", "none"))
+    own, first, second = (backbones.describe(backbone)["identity"] for backbone in loaded)
 
     assert own != first == second
 

@@ -140,7 +140,7 @@ def photos(root: Path, counts: dict[str, int]) -> Path:
         ),
         (
             ["--set", "batchsize=8"],
-            "--set batchsize=8: unknown setting 'batchsize'; did you mean 'batch_size'? known are backbone, batch",
+            "--set batchsize=8: unknown setting 'batchsize'; did you mean 'batch_size'? known are augmented",
         ),
     ],
     ids=["space", "option", "backbone", "sampler", "setting"],
@@ -162,6 +162,11 @@ def test_unknown_names(refused: Refused, arguments: list[str], start: str) -> No
         (["finetune"], "'finetune' is no option"),
         (["--spice", "x"], "unknown option '--spice'; did you mean '--space'? known are "),
         (["-s", "finetune"], "unknown option '-s'"),
+        (
+            ["--set", "head_start=prob"],
+            "--set head_start=prob: head_start: unknown value 'prob'; did you mean 'probe'? known are probe, random",
+        ),
+        (["--set", "precision=float16"], "--set precision=float16: precision: unknown value 'float16'; "),
         (["--set", "sampler=gp"], "sampler gp needs PyTorch: pip install 'finetune-search[gp]', or use tpe"),
     ],
 )

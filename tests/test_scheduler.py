@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,8 +63,9 @@ def path(tmp_path: Path) -> Path:
     ],
 )
 def test_rungs_are_where_the_budget_says(path: Path, budget: Budget, epochs: list[int]) -> None:
-    """Trials would be stopped earlier or later than the space declares."""
+    """Trials would be stopped earlier or later than the space declares, or where their best weights lie in no file."""
     assert sorted(Run(path, budget).rungs) == epochs
+    assert budget.rungs == tuple(sorted({*epochs, budget.epochs}))
 
 
 def test_a_rung_lets_the_good_go_on_and_stops_the_bad(path: Path) -> None:
@@ -122,7 +124,7 @@ def test_a_finished_trial_stays_in_its_rungs(path: Path) -> None:
     run = Run(path)
     run.add("a", "b")
     run.report("a", 1, 0.9)
-    run.asha.on_trial_complete(None, Trial("a"), {"epoch": 4, "objective": 0.95, "ending": "converged"})
+    run.asha.on_trial_complete(SimpleNamespace(), Trial("a"), {"epoch": 4, "objective": 0.95, "ending": "converged"})
 
     assert run.rungs == {9: {}, 3: {}, 1: {"a": 0.9}}
     assert run.report("b", 1, 0.1) == STOP

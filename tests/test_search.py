@@ -224,6 +224,7 @@ def test_what_the_user_sees(finished: tuple[Path, str, list[dict[str, Any]]]) ->
     assert len([line for line in lines if "/6  trial " in line]) == 6
     for text in ("Leaderboard", "test accuracy", "tensorboard --logdir", "search.report whole", str(search / "best")):
         assert text in output
+    assert "computing features: 899" in lines
     for chatter in ("ray", "WARNING", "tensorflow"):
         assert not [line for line in lines if line.lower().startswith(chatter.lower())]
 
@@ -259,11 +260,12 @@ def test_report(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
 
 
 def test_same_seed_same_numbers(tmp_path: Path) -> None:
-    """Two searches with one seed, one trial at a time, differ."""
+    """Two searches with one seed, one trial at a time, differ; or the second computes the features again."""
     options = ["--space", "smoke", "--trials", "4", "--max-concurrent", "1", "--seed", "3"]
     for name in ("first", "second"):
         done = run(tmp_path, *options, "--name", name)
         assert done.returncode == 0, done.stderr
+        assert ("computing features" in done.stdout) == (name == "first")
     first, second = (
         [{name: text for name, text in row.items() if name != "seconds"} for row in rows(tmp_path / "results" / name)]
         for name in ("first", "second")
@@ -300,25 +302,69 @@ def test_own_folder_and_backbone(tmp_path: Path) -> None:
     assert json.loads((search / "best" / "metrics.json").read_text())["classes"] == ["grass", "sky"]
 
 
+LONG_SPACE = """
+from search.space import Budget, Depth, Float, Space
+
+space = Space(
+    search={"unfreeze_depth": Depth(0, 1), "learning_rate": Float(1e-3, 1e-2, log=True)},
+    fixed={"batch_size": 64, "stop_patience": 1000},
+    budget=Budget(trials=6, epochs=40, first_rung=40),
+)
+"""
+
+
+def long_space(folder: Path) -> str:
+    """A space whose trials nothing ends before their last epoch, so that there is time to do something to them."""
+    (folder / "long.py").write_text(LONG_SPACE)
+    return str(folder / "long.py")
+
+
+def in_the_middle(search: Path) -> list[dict[str, str]] | None:
+    """The rows of a search once a trial has ended and another is in the middle."""
+    found = rows(search)
+    ended = [row for row in found if row["state"] != "running"]
+    return found if ended and [row for row in found if row["state"] == "running" and int(row["epochs"]) > 2] else None
+
+
+def losses(search: Path, trial: str) -> dict[int, list[float]]:
+    """Epoch → every validation loss that was logged for it, before an interruption and after it."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util import tensor_util
+
+    folder = search / "tensorboard" / trial / "validation"
+    events = EventAccumulator(str(folder), {"tensors": 0}, purge_orphaned_data=False).Reload()
+    found: dict[int, list[float]] = {}
+    for event in events.Tensors("epoch_loss"):
+        found.setdefault(event.step + 1, []).append(float(tensor_util.make_ndarray(event.tensor_proto)))
+    return found
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_and_resumed(tmp_path: Path, sent: signal.Signals) -> None:
-    """An interrupted search does not say how to go on, or loses or repeats trials when it does."""
+    """An interrupted search does not say how to go on; or, when it does, loses or repeats trials or changes curves."""
     search = tmp_path / "results" / "halved"
-    with running(tmp_path, "--space", "smoke", "--name", "halved", "--trials", "6", "--epochs", "3") as process:
-        wait_for(lambda: [r for r in rows(search) if r["state"] != "running"] or None, process)
+    with running(tmp_path, "--space", long_space(tmp_path), "--name", "halved") as process:
+        wait_for(lambda: in_the_middle(search), process)
         process.send_signal(sent)
         output, errors = process.communicate(timeout=PATIENCE_S)
     before = {row["trial"]: row for row in rows(search) if row["state"] != "running"}
+    unfinished = [row["trial"] for row in rows(search) if row["state"] == "running"]
 
     assert process.returncode == 130, errors
     assert "search.run --resume halved" in output
+    assert unfinished
     resumed = run(tmp_path, "--resume", "halved")
     assert resumed.returncode == 0, resumed.stderr
+    assert "computing features" not in resumed.stdout
     after = rows(search)
     assert [row["trial"] for row in after] == [f"{number:04d}" for number in range(6)]
     for row in after:
-        kept = {"state", "epochs", "val_accuracy"}
-        assert {k: row[k] for k in kept} == {k: before.get(row["trial"], row)[k] for k in kept}
+        assert before.get(row["trial"], row) == row
+        curve = losses(search, row["trial"])
+        assert list(curve) == list(range(1, 41)), f"trial {row['trial']}"
+        assert (max(map(len, curve.values())) == 1) >= (row["trial"] in before), "a trial that had ended ran again"
+        for epoch, values in curve.items():
+            assert values == pytest.approx([values[0]] * len(values), rel=1e-3), f"trial {row['trial']}, epoch {epoch}"
     assert not [trial for trial in study(search).trials if not trial.state.is_finished()]
 
 
@@ -379,9 +425,9 @@ def ancestors(pid: int) -> list[int]:
 
 def test_killed_worker(tmp_path: Path) -> None:
     """A trial whose process dies ends the search, or is not told as failed."""
-    with running(tmp_path, "--space", "smoke", "--name", "killed", "--epochs", "4", "--trials", "5") as process:
+    with running(tmp_path, "--space", long_space(tmp_path), "--name", "killed", "--trials", "5") as process:
         search = tmp_path / "results" / "killed"
-        wait_for(lambda: [r for r in rows(search) if r["epochs"] not in ("", "0")] or None, process)
+        wait_for(lambda: in_the_middle(search), process)
         os.kill(workers(process)[0], signal.SIGKILL)
         _, errors = process.communicate(timeout=PATIENCE_S)
     states = [row["state"] for row in rows(search)]
@@ -423,4 +469,6 @@ def test_time_budget(tmp_path: Path) -> None:
     assert len(found) < 500
     assert "running" not in {row["state"] for row in found}
     assert "time budget used up" in {row["reason"] for row in found}
+    accuracies = [float(row["val_accuracy"]) for row in found if row["val_accuracy"]]
+    assert json.loads((search / "best" / "metrics.json").read_text())["val_accuracy"] == max(accuracies)
     assert not [trial for trial in study(search).trials if not trial.state.is_finished()]

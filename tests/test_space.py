@@ -250,6 +250,22 @@ def test_applies() -> None:
     assert not GOOD.applies("momentum", {})
 
 
+@pytest.mark.parametrize(
+    ("search", "fixed", "depths"),
+    [
+        ({"unfreeze_depth": Depth(1)}, {}, [1, 2, 3, 4, 5, 6]),
+        ({"unfreeze_depth": Int(0, 6, step=3)}, {}, [0, 3, 6]),
+        ({"unfreeze_depth": Choice([5, 2])}, {}, [5, 2]),
+        ({"dropout": Float(0, 0.5)}, {"unfreeze_depth": 4}, [4]),
+        ({"dropout": Float(0, 0.5)}, {}, [0]),
+    ],
+    ids=["depth", "int", "choice", "fixed", "default"],
+)
+def test_depths(search: dict[str, Any], fixed: dict[str, Value], depths: list[int]) -> None:
+    """Features are computed that no trial starts from, or lack where one does."""
+    assert depths == Space(search, BUDGET, fixed=fixed).resolve(6).depths
+
+
 def test_settings_leave_out_what_varies() -> None:
     """A parameter is fixed and varies at once, or a default is lost."""
     found = replace(GOOD, fixed={"dropout": 0.3}).settings

@@ -5,10 +5,12 @@ import math
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,11 @@ import pytest
 from conftest import Toy
 from numpy.typing import NDArray
 
-from search import callbacks, checkpoint, model, trial
+from search import backbones, callbacks, checkpoint, features, model, probe, trial, warm
+from search.backbones import Source
+from search.data import silent
 from search.errors import CheckpointError
+from search.features import Place
 from search.space import Objective
 
 REPORTED = {
@@ -35,29 +40,51 @@ PARAMETERS = {
     "plateau_factor": 0.25,
     "stop_patience": 3,
 }
+FIELDS = {"epochs", "seed", "objective", "backbone", "place", "head_start", "rungs", "deadline"}
 TOLERANCE = 1e-5
 Weights = list[tuple[str, NDArray[Any]]]
 
 
 @dataclass
 class Ran:
-    """A trial that was run: what it reported, its network, and all variables of that before and after."""
+    """A trial that was run: what it reported, its network, and copies of its variables, for other trials reuse them.
+
+    Args:
+        before: every variable as it was before training; `after`: as it ended.
+        trained: those that were marked as trainable.
+        suffix: the values of the suffix's variables after each reported epoch.
+        orders: in which the training images were read in that epoch.
+    """
 
     configuration: trial.Configuration
     reports: list[dict[str, Any]]
     network: model.Network
+    backbone: backbones.Backbone
     before: Weights
     after: Weights
+    trained: set[str]
+    suffix: dict[int, list[NDArray[Any]]]
+    orders: dict[int, NDArray[Any]]
+
+    @property
+    def now(self) -> Weights:
+        """Every variable as it is."""
+        return variables(self.network, self.backbone)
 
     @property
     def changed(self) -> set[str]:
         """The variables that differ from before by a single bit."""
-        pairs = zip(self.before, self.after, strict=True)
-        return {path for (path, old), (_, new) in pairs if not np.array_equal(old, new, equal_nan=True)}
+        return different(self.before, self.after)
 
     def curve(self, part: str, tag: str) -> dict[int, float]:
         """Epoch, from 1 → the scalar that TensorBoard shows."""
         return scalars(self.configuration.tensorboard / part, tag)
+
+
+def different(first: Weights, second: Weights) -> set[str]:
+    """The variables that differ by a single bit."""
+    pairs = zip(first, second, strict=True)
+    return {path for (path, old), (_, new) in pairs if not np.array_equal(old, new, equal_nan=True)}
 
 
 def scalars(folder: Path, tag: str) -> dict[int, float]:
@@ -69,9 +96,18 @@ def scalars(folder: Path, tag: str) -> dict[int, float]:
     return {event.step + 1: float(tensor_util.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)}
 
 
-def variables(network: model.Network) -> Weights:
-    """A copy of every variable, random states included."""
-    return [(variable.path, np.asarray(variable).copy()) for variable in network.whole.variables]
+def variables(network: model.Network, backbone: backbones.Backbone) -> Weights:
+    """A copy of every variable of a network and of all of its backbone, random states included."""
+    found = {id(variable): variable for variable in [*network.fitted.variables, *backbone.network.variables]}
+    return [(variable.path, np.array(variable)) for variable in found.values()]
+
+
+def best_on_disk(configuration: trial.Configuration) -> int | None:
+    """The epoch whose weights lie on disk; `None` where none do."""
+    if not configuration.best.exists():
+        return None
+    with np.load(configuration.best) as file:
+        return int(json.loads(str(file["facts"]))["epoch"])
 
 
 def small_backbone(path: Path, image_size: int) -> str:
@@ -93,13 +129,27 @@ class Trials:
 
     def __init__(self, toy: Toy, folder: Path) -> None:
         self._toy, self._folder = toy, folder
+        self._described: dict[Source, dict[str, Any]] = {}
         self.small = small_backbone(folder / "small.keras", toy.image_size)
+
+    def place(self, backbone: str) -> Place:
+        """Where the features of a backbone lie, or would lie."""
+        source = Source(backbone, "own", self._toy.image_size)
+        if source not in self._described:
+            self._described[source] = backbones.describe(warm.backbone(source))
+        described = self._described[source]
+        shapes = tuple(map(tuple, described["shapes"]))
+        return Place(self._toy.cache, self._toy.dataset, self._toy.image_size, described["identity"], shapes)
+
+    def keep(self, cut: int) -> None:
+        """Compute the features of `tiny` at a cut, for all trials from now on."""
+        source, place = Source("tiny", "own", self._toy.image_size), self.place("tiny")
+        features.fill(place, [cut], warm.backbone(source), 1 << 30, silent)
 
     def configuration(self, name: str, **changes: Any) -> trial.Configuration:
         """A configuration that differs from `PARAMETERS`, or in its other fields, by `changes`."""
-        fields = {
-            key: changes.pop(key) for key in ("epochs", "seed", "objective", "cache", "backbone") if key in changes
-        }
+        fields = {key: changes.pop(key) for key in FIELDS & set(changes)}
+        backbone = fields.get("backbone", "tiny")
         return trial.Configuration(
             **{
                 "trial": name,
@@ -107,13 +157,12 @@ class Trials:
                 "epochs": 2,
                 "seed": 0,
                 "objective": Objective(),
-                "backbone": "tiny",
+                "backbone": backbone,
                 "weights": "own",
-                "image_size": self._toy.image_size,
-                "dataset": self._toy.dataset,
+                "place": self.place(backbone),
+                "head_start": False,
                 "folder": self._folder / "trials" / name,
                 "tensorboard": self._folder / "tensorboard" / name,
-                "cache": self._toy.cache,
                 **fields,
             }
         )
@@ -123,28 +172,37 @@ class Trials:
         configuration = self.configuration(name, **changes)
         built: list[tuple[model.Network, Weights]] = []
         reports: list[dict[str, Any]] = []
-        build: Callable[[trial.Configuration], model.Network] = trial._network
+        suffix: dict[int, list[NDArray[Any]]] = {}
+        orders: dict[int, NDArray[Any]] = {}
+        make: Callable[..., tuple[model.Network, features.Start]] = trial._network
 
-        def watched(asked: trial.Configuration) -> model.Network:
-            network = build(asked)
-            built.append((network, variables(network)))
-            return network
+        def watched(*asked: Any) -> tuple[model.Network, features.Start]:
+            network, start = make(*asked)
+            built.append((network, variables(network, warm.backbone(configuration.source, as_trained=True))))
+            return network, start
 
         def report(metrics: dict[str, Any]) -> None:
+            network, epoch = built[0][0], metrics["epoch"]
             reports.append(dict(metrics))
+            suffix[epoch] = [np.array(variable) for variable in network.suffix.variables]
+            orders[epoch] = np.array(network.fitted.train._order)
             states = configuration.folder / "states"
             states.mkdir(parents=True, exist_ok=True)
             if (configuration.folder / "last.npz").exists():
-                shutil.copy(configuration.folder / "last.npz", states / f"{metrics['epoch']}.npz")
-            if metrics["epoch"] == stop_after:
+                shutil.copy(configuration.folder / "last.npz", states / f"{epoch}.npz")
+            if epoch == stop_after:
                 raise callbacks.Stopped
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(trial, "_network", watched)
             patch.setattr(callbacks, "SHARE_OF_TIME", math.inf)
+            patch.setattr(callbacks, "SAVE_EVERY_S", 0.0)
             trial.train(configuration, report, resume)
         ((network, before),) = built
-        return Ran(configuration, reports, network, before, variables(network))
+        backbone = warm.backbone(configuration.source, as_trained=True)
+        trained = {variable.path for variable in network.fitted.trainable_variables}
+        after = variables(network, backbone)
+        return Ran(configuration, reports, network, backbone, before, after, trained, suffix, orders)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +213,8 @@ def trials(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Trials:
 
 @pytest.fixture(scope="module")
 def whole(trials: Trials) -> Ran:
-    """A trial of the top two blocks that ends by its own early stopping."""
+    """A trial of the top two blocks, from features that are kept, that ends by its own early stopping."""
+    trials.keep(5)
     return trials.run("whole", epochs=20)
 
 
@@ -164,7 +223,7 @@ HEAD = {"unfreeze_depth": 0, "optimizer": "sgd", "momentum": 0.5, "learning_rate
 
 @pytest.fixture(scope="module")
 def head(trials: Trials) -> Ran:
-    """A trial of the head alone, for the lowest loss, that runs all its epochs."""
+    """A trial of the head alone, from images, for the lowest loss, that runs all its epochs."""
     return trials.run("head", backbone=trials.small, objective=Objective("val_loss"), **HEAD)
 
 
@@ -271,7 +330,7 @@ def test_a_stopped_trial_ends_after_its_epoch_with_its_files_closed(stopped: Ran
     assert [(report["epoch"], report["ending"]) for report in stopped.reports] == [(1, "")]
     assert stopped.curve("validation", "epoch_accuracy") == {1: stopped.reports[0]["last_val_accuracy"]}
     assert (folder / "last.npz").is_file()
-    assert (folder / "best.weights.h5").is_file()
+    assert (folder / "best.npz").is_file()
     if sys.platform == "linux":
         opened = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
         assert [path for path in opened if str(stopped.configuration.tensorboard) in path] == []
@@ -288,9 +347,8 @@ def test_only_the_unfrozen_blocks_and_the_head_change(whole: Ran) -> None:
     assert len(paths) == len(set(paths))
     assert whole.changed <= suffix
     assert {path for path in paths if path.startswith(("stem", "block1", "block4"))}.isdisjoint(suffix)
-    trained = {variable.path for variable in whole.network.whole.trainable_variables}
-    assert {path.split("/")[0].split("_")[0] for path in trained} == {"block5", "block6", "probabilities"}
-    assert trained <= whole.changed, "some of the unfrozen part is not trained"
+    assert {path.split("/")[0].split("_")[0] for path in whole.trained} == {"block5", "block6", "probabilities"}
+    assert whole.trained <= whole.changed, "some of the unfrozen part is not trained"
 
 
 def test_batch_normalisation_keeps_its_statistics(whole: Ran) -> None:
@@ -311,33 +369,53 @@ def test_depth_0_trains_the_head_alone(head: Ran) -> None:
     assert trained == {"probabilities/kernel", "probabilities/bias"}
 
 
+def untrained(trials: Trials, **changes: Any) -> tuple[model.Network, Callable[[], Weights]]:
+    """A trial's network before its first step, and what gives its variables as they are then."""
+    configuration = trials.configuration("untrained", **changes)
+    network, _ = trial._network(configuration, None)
+    return network, lambda: variables(network, warm.backbone(configuration.source, as_trained=True))
+
+
 def test_decay_spares_biases_and_norms(trials: Trials) -> None:
     """Decay would pull batch normalisation towards an output of zero."""
-    network = trial._network(trials.configuration("decay", optimizer="sgd", momentum=0.0, weight_decay=0.5))
-    network.whole.optimizer.learning_rate = 0.1
-    before = variables(network)
-    weights = network.whole.trainable_variables
-    network.whole.optimizer.apply([weight * 0 for weight in weights], weights)
-    shrunk = {path for (path, old), (_, new) in zip(before, variables(network), strict=True) if not (old == new).all()}
+    parameters = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.5, "learning_rate": 0.1}
+    network, now = untrained(trials, **parameters)
+    before = now()
+    weights = network.fitted.trainable_variables
+    network.optimizer.apply([weight * 0 for weight in weights], weights)
+    after = now()
+    shrunk = different(before, after)
 
     assert shrunk == {weight.path for weight in weights if weight.path.endswith("kernel")}
-    for (path, old), (_, new) in zip(before, variables(network), strict=True):
+    for (path, old), (_, new) in zip(before, after, strict=True):
         np.testing.assert_allclose(new, old * (0.95 if path in shrunk else 1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_parameters_reach_the_optimizer(head: Ran, optimizer: str) -> None:
-    """Optuna would search for the best of a parameter that does nothing."""
-    parameters = {"optimizer": optimizer, "learning_rate": 0.25, "weight_decay": 0.0}
-    model.compile_for_training(head.network, parameters | ({"momentum": 0.5} if optimizer == "sgd" else {}))
-    weights = head.network.whole.trainable_variables
-    before = [np.asarray(weight).copy() for weight in weights]
+@pytest.mark.parametrize("rate", [0.25, 0.5])
+@pytest.mark.parametrize(("optimizer", "momentum"), [("adam", 0.0), ("sgd", 0.5), ("sgd", 0.75)])
+def test_parameters_reach_the_optimizer(trials: Trials, optimizer: str, momentum: float, rate: float) -> None:
+    """Optuna would search for the best of a parameter that does nothing, or that keeps the last trial's value."""
+    parameters = {"optimizer": optimizer, "learning_rate": rate, "weight_decay": 0.0, "momentum": momentum}
+    network, _ = untrained(trials, backbone=trials.small, unfreeze_depth=0, **parameters)
+    weights = network.fitted.trainable_variables
+    before = [np.array(weight) for weight in weights]
     for _ in range(2):
-        head.network.whole.optimizer.apply([weight * 0 + 1 for weight in weights], weights)
-    momentum = 0.5 * 0.25 if optimizer == "sgd" else 0.0
+        network.optimizer.apply([weight * 0 + 1 for weight in weights], weights)
 
     for weight, old in zip(weights, before, strict=True):
-        np.testing.assert_allclose(np.asarray(weight) - old, -(2 * 0.25 + momentum), rtol=1e-3)
+        np.testing.assert_allclose(np.asarray(weight) - old, -(2 * rate + momentum * rate), rtol=1e-3)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.25, 0.75])
+def test_the_dropout_reaches_the_features(trials: Trials, dropout: float) -> None:
+    """Every trial would drop as many features as the first, or features in validation too, or shrink what is left."""
+    network, _ = untrained(trials, backbone=trials.small, **{**HEAD, "dropout": dropout})
+    ones = np.ones((1000, 8), "float32")
+    dropped = np.asarray(network.dropout(ones, training=True))
+
+    assert (dropped == 0).mean() == pytest.approx(dropout, abs=0.03)
+    np.testing.assert_allclose(dropped[dropped != 0], 1 / (1 - dropout), rtol=1e-6)
+    np.testing.assert_array_equal(network.dropout(ones, training=False), ones)
 
 
 # seeds, and what is read
@@ -347,11 +425,11 @@ def test_the_same_seed_gives_the_same_numbers_without_the_test_images(
     head: Ran, trials: Trials, toy: Toy, tmp_path: Path
 ) -> None:
     """A search could not be repeated; or a trial would read the images that only the winner may see."""
-    cache = tmp_path / "cache"
-    shutil.copytree(toy.cache, cache)
-    (held_out,) = cache.glob("images/*/test.npy")
+    place = replace(head.configuration.place, cache=tmp_path / "cache")
+    shutil.copytree(toy.cache / "images", place.cache / "images")
+    (held_out,) = place.cache.glob("images/*/test.npy")
     held_out.write_bytes(b"garbage")
-    again = trials.run("again", backbone=trials.small, objective=Objective("val_loss"), cache=cache, **HEAD)
+    again = trials.run("again", backbone=trials.small, objective=Objective("val_loss"), place=place, **HEAD)
 
     for report, expected in zip(again.reports, head.reports, strict=True):
         assert report == pytest.approx({**expected, "seconds": report["seconds"]}, abs=TOLERANCE)
@@ -386,13 +464,30 @@ def test_a_resumed_trial_goes_on_as_if_nothing_had_happened(whole: Ran, resumed:
         assert report == pytest.approx({**expected, "seconds": report["seconds"]}, abs=TOLERANCE)
 
 
+def test_a_resumed_trial_draws_the_noise_and_the_order_it_would_have_drawn(whole: Ran, resumed: Ran) -> None:
+    """The curve would look alike, and the weights be those of another trial."""
+    first = resumed.reports[1]["epoch"]
+    drawn = {path for path in whole.changed if "seed_generator" in path}
+
+    assert drawn
+    assert drawn.isdisjoint(different(whole.after, resumed.after))
+    for epoch in range(first, whole.reports[-1]["epoch"] + 1):
+        np.testing.assert_array_equal(resumed.orders[epoch], whole.orders[epoch])
+    assert not np.array_equal(whole.orders[first], whole.orders[first + 1])
+    for (path, expected), (_, found) in zip(whole.after, resumed.after, strict=True):
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE, err_msg=path)
+
+
 def test_a_resumed_trial_remembers_its_rate_its_best_and_its_time(whole: Ran, resumed: Ran) -> None:
     """The rate would jump back, a worse epoch overwrite the best weights, or the time before be forgotten."""
     rates = whole.curve("train", "epoch_learning_rate")
     first = resumed.reports[1]["epoch"]
+    kept = [checkpoint.arrays(ran.configuration.best) for ran in (whole, resumed)]
 
     assert resumed.curve("train", "epoch_learning_rate") == {e: rate for e, rate in rates.items() if e >= first}
-    assert not (resumed.configuration.folder / "best.weights.h5").exists(), "no epoch was better"
+    assert best_on_disk(resumed.configuration) == whole.reports[-1]["best_epoch"] < first
+    for expected, found in zip(*kept, strict=True):
+        np.testing.assert_array_equal(expected, found)
     assert resumed.reports[1]["seconds"] > whole.reports[first - 2]["seconds"]
 
 
@@ -405,12 +500,15 @@ def test_a_trial_that_was_over_reports_its_end_again(head: Ran) -> None:
 
 
 def test_a_state_holds_only_what_is_trained(whole: Ran) -> None:
-    """Every trial would write the whole backbone after every few epochs."""
+    """Every trial would write the whole backbone every few seconds."""
     with np.load(whole.configuration.folder / "last.npz") as file:
         shapes = [file[str(index)].shape for index in range(len(file.files) - 1)]
-    optimizer = whole.network.whole.optimizer.variables
+    suffix = whole.network.suffix.variables
 
-    assert len(shapes) == len(whole.network.suffix.variables) + len(optimizer) < len(whole.before) + len(optimizer)
+    assert shapes == [tuple(v.shape) for v in [*suffix, *whole.network.fitted.optimizer.variables, *suffix]]
+    assert {v.path.split("/")[0].split("_")[0] for v in suffix} == {
+        *("block5", "block6", "dropout", "seed", "probabilities")
+    }
 
 
 def truncated(good: bytes) -> bytes:
@@ -434,12 +532,11 @@ def test_a_damaged_state_is_refused(whole: Ran, damage: Callable[[bytes], bytes]
     state = tmp_path / "last.npz"
     if damage:
         state.write_bytes(damage((whole.configuration.folder / "last.npz").read_bytes()))
-    before = variables(whole.network)
+    before = whole.now
 
     with pytest.raises(CheckpointError, match=r"last\.npz"):
         checkpoint.restore(state, whole.network)
-    for (_, old), (_, new) in zip(before, variables(whole.network), strict=True):
-        np.testing.assert_array_equal(old, new)
+    assert different(before, whole.now) == set()
 
 
 def test_damage_anywhere_is_refused_or_does_no_harm(head: Ran, tmp_path: Path) -> None:
@@ -447,17 +544,19 @@ def test_damage_anywhere_is_refused_or_does_no_harm(head: Ran, tmp_path: Path) -
     good = (head.configuration.folder / "last.npz").read_bytes()
     state = tmp_path / "last.npz"
     restored = checkpoint.restore(head.configuration.folder / "last.npz", head.network)
-    expected = variables(head.network)
-    positions = range(0, len(good), 11)
+    expected = head.now
+    positions = range(0, len(good), 17)
     refused = 0
     for position in positions:
         state.write_bytes(good[:position] + bytes([good[position] ^ 0xFF]) + good[position + 1 :])
         try:
-            assert checkpoint.restore(state, head.network) == restored, f"byte {position}"
+            found = checkpoint.restore(state, head.network)
         except CheckpointError:
             refused += 1
-    for (_, old), (_, new) in zip(expected, variables(head.network), strict=True):
-        np.testing.assert_array_equal(old, new)
+            continue
+        assert replace(found, best=()) == replace(restored, best=()), f"byte {position}"
+        assert all(np.array_equal(*pair) for pair in zip(found.best, restored.best, strict=True)), f"byte {position}"
+    assert different(expected, head.now) == set()
 
     assert refused > len(positions) / 2
 
@@ -484,6 +583,152 @@ def test_a_state_that_cannot_be_written_leaves_the_old_one(head: Ran, tmp_path: 
     with pytest.raises(OSError, match="last"):
         checkpoint.save(state, head.network, checkpoint.State(2, {}))
     assert state.read_bytes() == old
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module whose function Ray runs; Ray hands objects on, and no library is told of threads."""
+    from search import worker
+
+    monkeypatch.setattr(worker.ray, "get", lambda reference: reference)
+    monkeypatch.setattr(worker, "prepare_process", lambda cpus: None)  # noqa: ARG005
+    return worker
+
+
+def test_a_worker_goes_on_from_the_state_that_lies_there(
+    worker: Any, head: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an interruption every trial would start from the beginning, or with other parameters."""
+    asked: list[Any] = []
+    monkeypatch.setattr(worker.trial, "train", lambda *arguments: asked.append(arguments[2]))
+
+    def configuration(*arguments: Any) -> trial.Configuration:
+        asked.append(arguments)
+        return replace(head.configuration, folder=tmp_path)
+
+    request = SimpleNamespace(address=None, cpus_per_trial=1, configuration=configuration)
+    worker.run_trial({"trial": "0007", "dropout": 0.5}, request, math.inf)
+    (tmp_path / "last.npz").write_bytes(b"a state")
+    worker.run_trial({"trial": "0007", "dropout": 0.5}, request, math.inf)
+
+    chosen = ("0007", {"dropout": 0.5}, math.inf)
+    assert asked == [chosen, None, chosen, tmp_path / "last.npz"]
+
+
+def test_a_worker_lets_a_trial_end_before_it_ends_itself(
+    worker: Any, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial that Ray stops would leave its files open, or Ray take it for one that ended by itself."""
+    configuration = trials.configuration("ray", backbone=trials.small, epochs=5, rungs=(2, 5), **HEAD)
+    request = SimpleNamespace(address=None, cpus_per_trial=1, configuration=lambda *chosen: configuration)  # noqa: ARG005
+    reported: list[dict[str, Any]] = []
+
+    def report(metrics: dict[str, Any]) -> None:
+        reported.append(metrics)
+        if metrics["epoch"] == 2:
+            sys.exit(0)
+
+    monkeypatch.setattr(worker.tune, "report", report)
+    with pytest.raises(SystemExit):
+        worker.run_trial({"trial": "ray"}, request, math.inf)
+
+    assert [metrics["epoch"] for metrics in reported] == [1, 2]
+    assert list(scalars(configuration.tensorboard / "validation", "epoch_loss")) == [1, 2]
+    assert best_on_disk(configuration) == reported[-1]["best_epoch"]
+
+
+# the best weights on disk
+
+
+@pytest.fixture
+def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written because some seconds have passed."""
+    monkeypatch.setattr(callbacks, "SAVE_EVERY_S", math.inf)
+
+
+def watched(trials: Trials, name: str, end: int, **changes: Any) -> tuple[list[int | None], list[int]]:
+    """A trial that is stopped at epoch `end`: at each report, the epoch that lies on disk, and that which is best."""
+    configuration = trials.configuration(name, backbone=trials.small, epochs=end + 3, **{**HEAD, **changes})
+    found: list[int | None] = []
+    best: list[int] = []
+
+    def report(metrics: dict[str, Any]) -> None:
+        found.append(best_on_disk(configuration))
+        best.append(metrics["best_epoch"])
+        if metrics["epoch"] == end:
+            raise callbacks.Stopped
+
+    trial.train(configuration, report)
+    return found, best
+
+
+@pytest.mark.parametrize("name", ["whole", "head", "stopped"])
+def test_the_weights_on_disk_are_those_of_the_best_epoch(name: str, request: pytest.FixtureRequest) -> None:
+    """The winner would be exported with the weights of its last epoch, or of another trial in its process."""
+    ran: Ran = request.getfixturevalue(name)
+    best = ran.reports[-1]["best_epoch"]
+    found = checkpoint.arrays(ran.configuration.best)
+
+    assert best_on_disk(ran.configuration) == best
+    assert len(found) == len(ran.suffix[best])
+    for expected, values in zip(ran.suffix[best], found, strict=True):
+        np.testing.assert_array_equal(expected, values)
+
+
+def test_the_best_weights_of_one_epoch_differ_from_those_of_the_next(whole: Ran) -> None:
+    """The test above would hold whatever was written."""
+    best = whole.reports[-1]["best_epoch"]
+
+    for epoch in {1, best + 1, whole.reports[-1]["epoch"]} - {best}:
+        assert any(not np.array_equal(*pair) for pair in zip(whole.suffix[best], whole.suffix[epoch], strict=True))
+
+
+@pytest.mark.usefixtures("seldom")
+def test_at_a_rung_the_best_weights_are_there_before_it_is_reported(trials: Trials) -> None:
+    """ASHA would stop a trial whose best weights nobody has: were it the best of all, it could not be exported."""
+    found, best = watched(trials, "rung", end=2, rungs=(2, 5))
+
+    assert found == [None, best[1]]
+
+
+@pytest.mark.usefixtures("seldom")
+def test_near_the_deadline_the_best_weights_are_there_after_every_epoch(trials: Trials) -> None:
+    """When the time is up, the best trial of all would have no weights, or those of an earlier epoch."""
+    found, best = watched(trials, "deadline", end=3, deadline=time.time() + 0.001, learning_rate=0.1)
+    early, _ = watched(trials, "early", end=3, deadline=time.time() + 3600)
+
+    assert found == best
+    assert early == [None] * 3
+
+
+def test_the_export_refuses_weights_of_another_epoch(whole: Ran, tmp_path: Path) -> None:
+    """A trial that was cut off would be exported with weights that do not give its figures."""
+    with pytest.raises(CheckpointError, match=r"best\.npz does not hold the weights of epoch 99"):
+        trial.export(whole.configuration, tmp_path, 99)
+    assert list(tmp_path.iterdir()) == []
+
+
+# the head's start
+
+
+def test_a_head_start_is_trained_once_and_worth_it(
+    trials: Trials, tmp_path: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every trial would pay for the probe, or none would gain by it."""
+    place = replace(trials.place(trials.small), cache=tmp_path / "cache")
+    shutil.copytree(toy.cache / "images", place.cache / "images")
+    trained: list[Any] = []
+    train = probe._trained
+    monkeypatch.setattr(probe, "_trained", lambda *asked: trained.append(asked) or train(*asked))
+    first: list[float] = []
+    for name, start in (("random", False), ("probe", True), ("again", True)):
+        changes = {**HEAD, "learning_rate": 1e-5, "objective": Objective("val_loss"), "place": place}
+        ran = trials.run(name, backbone=trials.small, epochs=1, head_start=start, **changes)
+        first.append(ran.reports[0]["last_val_loss"])
+        assert len(trained) == (name != "random")
+
+    assert first[1] < first[0] / 2
+    assert first[2] == pytest.approx(first[1], abs=TOLERANCE)
 
 
 # what TensorBoard shows
@@ -550,7 +795,7 @@ class Exported:
 def exported(whole: Ran, toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The export of the first trial."""
     folder = tmp_path_factory.mktemp("best")
-    figures = trial.export(whole.configuration, folder)
+    figures = trial.export(whole.configuration, folder, whole.reports[-1]["best_epoch"])
     files = {split: [str(toy.folder / item) for item in toy.dataset.items[split]] for split in ("val", "test")}
     (folder / "asked.json").write_text(json.dumps({"model": str(folder / "model.keras"), "files": files}))
     command = [sys.executable, "-I", "-c", ELSEWHERE, "asked.json", "answer.json"]

@@ -1,0 +1,135 @@
+"""What a fit reads: the rows of every batch, looked up and gathered inside the compiled step.
+
+Keras is given nothing but the numbers of the steps, so that no Python runs between them and no input pipeline is built
+for every epoch; `Fitted` turns a number into a batch. The order of the rows depends on the seed and the epoch alone, so
+that a trial that was interrupted reads on in the order it would have read.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from search.cache import Array
+from search.features import Read, Start
+
+STEPS_PER_EXECUTION = 32
+
+
+class Split:
+    """The batches of one split, in variables, so that other rows or another batch size need no new trace.
+
+    Args:
+        shape: of one row; `dtype` of its values.
+        resident: whether the rows lie whole on the training device; else they are read batch by batch.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, resident: bool) -> None:
+        self._shape, self._dtype = shape, dtype
+        self._order = _variable((None,), "int32")
+        self._labels = _variable((None,), "int32")
+        self._batch_size = _variable((), "int32")
+        self._table = _variable((None, *shape), dtype) if resident else None
+        self._read: Read | None = None
+        self._steps = 0
+
+    def steps(self) -> tf.data.Dataset:
+        """The numbers of an epoch's steps."""
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        options.experimental_optimization.apply_default_optimizations = False
+        return tf.data.Dataset.range(self._steps).with_options(options)
+
+    def open(self, read: Read, labels: Array, batch_size: int) -> None:
+        """Take other rows; their order is that of the labels."""
+        self._labels.assign(labels)
+        self._batch_size.assign(batch_size)
+        self._steps = math.ceil(len(labels) / batch_size)
+        self.put(read, np.arange(len(labels)))
+
+    def put(self, read: Read, order: Array) -> None:
+        """Take the rows that `read` gives, in this order."""
+        self._order.assign(order)
+        if self._table is not None and read is not self._read:
+            self._table.assign(read(np.arange(len(order))))
+        self._read = read
+
+    def close(self) -> None:
+        """Let go of the rows and of the memory they take."""
+        self._read = None
+        if self._table is not None:
+            self._table.assign(np.zeros((0, *self._shape), self._dtype))
+
+    def batch(self, step: Any) -> tuple[Any, Any]:
+        """The rows of a step, (batch, …), and their labels, (batch,). The last batch may be smaller."""
+        first = tf.cast(step, "int32") * self._batch_size
+        rows = self._order[first : first + self._batch_size]
+        if self._table is not None:
+            values = tf.gather(self._table, rows)
+        else:
+            values = tf.numpy_function(self._gather, [rows], self._dtype, stateful=True)
+            values = tf.ensure_shape(values, (None, *self._shape))
+        return values, tf.gather(self._labels, rows)
+
+    def _gather(self, rows: Array) -> Array:
+        if self._read is None:
+            raise ValueError("no rows are open")
+        return self._read(rows)
+
+
+class Fitted(keras.Model):  # type: ignore[misc]
+    """A functional model that is fitted to step numbers: `fit(model.train.steps(), …)`."""
+
+    train: Split
+    val: Split
+
+    def train_step(self, data: Any) -> Any:
+        """One step, on the batch of its number."""
+        return super().train_step(self.train.batch(data))
+
+    def test_step(self, data: Any) -> Any:
+        """One step of the validation."""
+        return super().test_step(self.val.batch(data))
+
+
+class Feeder(keras.callbacks.Callback):  # type: ignore[misc]
+    """Gives a model its rows: epoch `e` reads view `e` modulo their number, in an order of its own.
+
+    Args:
+        start: what the model starts from.
+        labels: of each split.
+        seed: of the order.
+    """
+
+    def __init__(self, start: Start, labels: Mapping[str, Array], batch_size: int, seed: int) -> None:
+        super().__init__()
+        self._start, self._labels, self._batch_size, self._seed = start, labels, batch_size, seed
+
+    def open(self, model: Fitted) -> None:
+        """Before `fit`, which asks for the number of steps."""
+        model.train.open(self._start.train[0], self._labels["train"], self._batch_size)
+        model.val.open(self._start.val, self._labels["val"], self._batch_size)
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
+        """Lay out the epoch."""
+        order = np.random.default_rng((self._seed, epoch)).permutation(len(self._labels["train"]))
+        self.model.train.put(self._start.train[epoch % len(self._start.train)], order)
+
+
+def fit(model: Fitted, feeder: Feeder, epoch: int, epochs: int, steps: Sequence[keras.callbacks.Callback]) -> None:
+    """Fit from epoch `epoch`, counted from 0, to `epochs`."""
+    feeder.open(model)
+    train, validation = model.train.steps(), model.val.steps()
+    # Metrics make their variables when they are first used; made in training, they would have its step traced twice.
+    if model.test_function is None:
+        model.evaluate(validation.take(1), verbose=0)
+    spread = {"initial_epoch": epoch, "epochs": epochs, "shuffle": False, "verbose": 0}
+    model.fit(train, validation_data=validation, callbacks=[feeder, *steps], **spread)
+
+
+def _variable(shape: tuple[int | None, ...], dtype: str) -> tf.Variable:
+    empty = np.zeros([size or 0 for size in shape], dtype)
+    return tf.Variable(empty, shape=tf.TensorShape(shape), trainable=False)

@@ -1,0 +1,95 @@
+"""What a process keeps from one trial for the next: the backbone, and every network it has compiled.
+
+Keras and TensorFlow do not give all memory of a network back, so none is dropped; `crowded` tells when the process
+should make way for a new one.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+
+from search import backbones, machine, model
+from search.backbones import Backbone, Source
+from search.cache import Array
+from search.features import Start
+from search.model import Network
+
+ENOUGH = 8
+RESIDENT_SHARE = 0.1  # of the GPU's memory, for the features of one trial
+
+
+@dataclass
+class _Kept:
+    """A backbone with the values of its weights as they were loaded, and networks that share these weights."""
+
+    backbone: Backbone
+    pristine: dict[int, Array]
+    networks: dict[Hashable, Network] = field(default_factory=dict)
+    used: Network | None = None
+
+
+_kept: dict[Hashable, _Kept] = {}
+
+
+def backbone(source: Source, *, as_trained: bool = False) -> Backbone:
+    """The backbone, with its weights as they were loaded.
+
+    Args:
+        source: with its image size. This whole process has its precision from now on.
+        as_trained: leave it the weights that the last trial gave it.
+
+    Raises:
+        BackboneError: names every fault that was found.
+    """
+    kept = _of(source)
+    if not as_trained:
+        _restore(kept)
+    return kept.backbone
+
+
+def network(source: Source, depth: int, classes: int, optimizer: str, start: Start) -> Network:
+    """A network whose backbone has its weights as they were loaded; the rest is for `model.reset`.
+
+    One is built only for what forces a new trace: another unfreeze depth, start, or kind of optimizer.
+
+    Args:
+        depth: how many blocks are trained, counted from the top.
+    """
+    kept = _of(source)
+    _restore(kept)
+    resident = start.nbytes <= RESIDENT_SHARE * machine.gpu_memory()
+    key = (depth, classes, optimizer, start.cut, start.dtype, resident)
+    found = kept.networks.get(key) or model.build(kept.backbone, depth, classes, optimizer, start, resident=resident)
+    kept.networks[key] = kept.used = found
+    model.thaw(found.fitted, found.suffix)
+    return found
+
+
+def crowded() -> bool:
+    """Whether this process has compiled more networks than one should keep."""
+    return any(len(kept.networks) > ENOUGH for kept in _kept.values())
+
+
+def _of(source: Source) -> _Kept:
+    if source not in _kept:
+        _kept.clear()
+        keras.utils.clear_session()
+        keras.config.set_dtype_policy(source.precision)
+        loaded = backbones.load(source.name, source.weights, source.image_size)
+        pristine = {id(variable): np.array(variable) for variable in loaded.network.variables}
+        _kept[source] = _Kept(loaded, pristine)
+    return _kept[source]
+
+
+def _restore(kept: _Kept) -> None:
+    """Undo what the last trial did to the backbone, and close its features."""
+    if not kept.used:
+        return
+    for variable in kept.used.suffix.variables:
+        if id(variable) in kept.pristine:
+            variable.assign(kept.pristine[id(variable)])
+    kept.used.fitted.train.close()
+    kept.used.fitted.val.close()
+    kept.used = None
