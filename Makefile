@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: run test check lock clean
+.PHONY: run test check bench lock clean
 
 run: .venv/ready
 	$(BIN)/python -m search.run --space finetune
@@ -16,6 +16,15 @@ check: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# What the same work takes here and with other tools, e.g. make bench BENCH="--workload search --rounds 5"
+bench: .venv/bench
+	$(BIN)/python -m benchmarks.speed $(BENCH)
+
+.venv/bench: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
+		--constraint requirements.lock --editable '.[bench]'
+	touch $@
 
 .venv/ready: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: install one, or name it with make PYTHON=..."; exit 2; }
