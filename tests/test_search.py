@@ -53,7 +53,7 @@ def running(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def wait_for(what: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:
+def wait_for(what: Callable[[], Any], process: subprocess.Popen[Any] | None = None) -> Any:
     """Poll until something is there; fail when the process it depends on has ended without it."""
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
@@ -91,6 +91,11 @@ class TensorBoard:
         options = ["--logdir", folder, "--port", str(self._port), "--host", "127.0.0.1", "--reload_interval", "1"]
         silent = subprocess.DEVNULL
         self.process = subprocess.Popen([program, *options], stdout=silent, stderr=silent)
+
+    def listens(self) -> bool | None:
+        """Whether it has started; `None` while it has not."""
+        with socket.socket() as asking:
+            return asking.connect_ex(("127.0.0.1", self._port)) == 0 or None
 
     def ask(self, path: str, **body: Any) -> Any:
         """The answer of the HParams page's server; `None` while it gives none."""
@@ -139,7 +144,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[
     folder = tmp_path_factory.mktemp("search")
     search = folder / "results" / "whole"
     options = ["--space", "smoke", "--name", "whole", "--trials", "6", "--epochs", "3"]
-    with tensorboard(search / "tensorboard") as board, running(folder, *options) as process:
+    with tensorboard(search / "tensorboard") as board, contextlib.ExitStack() as stack:
+        wait_for(board.listens, board.process)  # it starts slowly, and a search may soon be over
+        process = stack.enter_context(running(folder, *options))
 
         def live() -> list[dict[str, Any]] | None:
             groups = board.session_groups() or []

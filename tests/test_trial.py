@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -211,11 +211,62 @@ def trials(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Trials:
     return Trials(toy, tmp_path_factory.mktemp("trials"))
 
 
+ELSEWHERE = """
+import json, sys
+sys.modules["search"] = sys.modules["spaces"] = None  # as if they were not installed
+try:
+    import search
+except ImportError:
+    pass
+else:
+    raise SystemExit("search can be imported")
+import keras, numpy as np
+asked = json.load(open(sys.argv[1]))
+network = keras.models.load_model(asked["model"])
+_, height, width, _ = network.input_shape
+answer = {"input_shape": network.input_shape}
+for split, files in asked["files"].items():
+    load = lambda path: keras.utils.load_img(path, target_size=(height, width), interpolation="bilinear")
+    images = np.stack([keras.utils.img_to_array(load(path)) for path in files])
+    answer[split] = network.predict(images, verbose=0).astype(float).tolist()
+json.dump(answer, open(sys.argv[2], "w"))
+"""
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """What is done with the built-in backbone."""
+
+    whole: Ran
+    resumed: Ran
+    figures: dict[str, Any]
+    folder: Path
+    elsewhere: subprocess.Popen[bytes]
+
+
 @pytest.fixture(scope="module")
-def whole(trials: Trials) -> Ran:
-    """A trial of the top two blocks, from features that are kept, that ends by its own early stopping."""
+def tiny(trials: Trials, toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
+    """All that is done with it, at once, for this process must build it again when it comes back from another one."""
     trials.keep(5)
-    return trials.run("whole", epochs=20)
+    whole = trials.run("whole", epochs=20)
+    best, folder = whole.reports[-1]["best_epoch"], tmp_path_factory.mktemp("best")
+    state = whole.configuration.folder / "states" / f"{best + 1}.npz"
+    resumed = trials.run("resumed", resume=state, epochs=whole.configuration.epochs)
+    figures = trial.export(whole.configuration, folder, best)
+    files = {split: [str(toy.folder / item) for item in toy.dataset.items[split]] for split in ("val", "test")}
+    (folder / "asked.json").write_text(json.dumps({"model": str(folder / "model.keras"), "files": files}))
+    command = [sys.executable, "-I", "-c", ELSEWHERE, "asked.json", "answer.json"]
+    with (folder / "errors").open("wb") as errors:
+        elsewhere = subprocess.Popen(command, cwd=folder, stderr=errors)  # while other tests run
+        yield Tiny(whole, resumed, figures, folder, elsewhere)
+        elsewhere.kill()
+        elsewhere.wait()
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Tiny) -> Ran:
+    """A trial of the top two blocks, from features that are kept, that ends by its own early stopping."""
+    return tiny.whole
 
 
 HEAD = {"unfreeze_depth": 0, "optimizer": "sgd", "momentum": 0.5, "learning_rate": 1e-2}
@@ -379,7 +430,7 @@ def untrained(trials: Trials, **changes: Any) -> tuple[model.Network, Callable[[
 def test_decay_spares_biases_and_norms(trials: Trials) -> None:
     """Decay would pull batch normalisation towards an output of zero."""
     parameters = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.5, "learning_rate": 0.1}
-    network, now = untrained(trials, **parameters)
+    network, now = untrained(trials, backbone=trials.small, **parameters)
     before = now()
     weights = network.fitted.trainable_variables
     network.optimizer.apply([weight * 0 for weight in weights], weights)
@@ -448,10 +499,9 @@ def test_another_seed_gives_other_numbers(head: Ran, stopped: Ran) -> None:
 
 
 @pytest.fixture(scope="module")
-def resumed(whole: Ran, trials: Trials) -> Ran:
+def resumed(tiny: Tiny) -> Ran:
     """The first trial again, from its state one epoch after its best: plateau and early stopping have begun to wait."""
-    state = whole.configuration.folder / "states" / f"{whole.reports[-1]['best_epoch'] + 1}.npz"
-    return trials.run("resumed", resume=state, epochs=whole.configuration.epochs)
+    return tiny.resumed
 
 
 def test_a_resumed_trial_goes_on_as_if_nothing_had_happened(whole: Ran, resumed: Ran) -> None:
@@ -701,10 +751,10 @@ def test_near_the_deadline_the_best_weights_are_there_after_every_epoch(trials: 
     assert early == [None] * 3
 
 
-def test_the_export_refuses_weights_of_another_epoch(whole: Ran, tmp_path: Path) -> None:
+def test_the_export_refuses_weights_of_another_epoch(head: Ran, tmp_path: Path) -> None:
     """A trial that was cut off would be exported with weights that do not give its figures."""
     with pytest.raises(CheckpointError, match=r"best\.npz does not hold the weights of epoch 99"):
-        trial.export(whole.configuration, tmp_path, 99)
+        trial.export(head.configuration, tmp_path, 99)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -760,27 +810,6 @@ def test_the_rate_falls_when_nothing_gets_better(whole: Ran) -> None:
 
 # the winner
 
-ELSEWHERE = """
-import json, sys
-sys.modules["search"] = sys.modules["spaces"] = None  # as if they were not installed
-try:
-    import search
-except ImportError:
-    pass
-else:
-    raise SystemExit("search can be imported")
-import keras, numpy as np
-asked = json.load(open(sys.argv[1]))
-network = keras.models.load_model(asked["model"])
-_, height, width, _ = network.input_shape
-answer = {"input_shape": network.input_shape}
-for split, files in asked["files"].items():
-    load = lambda path: keras.utils.load_img(path, target_size=(height, width), interpolation="bilinear")
-    images = np.stack([keras.utils.img_to_array(load(path)) for path in files])
-    answer[split] = network.predict(images, verbose=0).astype(float).tolist()
-json.dump(answer, open(sys.argv[2], "w"))
-"""
-
 
 @dataclass(frozen=True)
 class Exported:
@@ -792,16 +821,12 @@ class Exported:
 
 
 @pytest.fixture(scope="module")
-def exported(whole: Ran, toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(tiny: Tiny) -> Exported:
     """The export of the first trial."""
-    folder = tmp_path_factory.mktemp("best")
-    figures = trial.export(whole.configuration, folder, whole.reports[-1]["best_epoch"])
-    files = {split: [str(toy.folder / item) for item in toy.dataset.items[split]] for split in ("val", "test")}
-    (folder / "asked.json").write_text(json.dumps({"model": str(folder / "model.keras"), "files": files}))
-    command = [sys.executable, "-I", "-c", ELSEWHERE, "asked.json", "answer.json"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    answer = json.loads((folder / "answer.json").read_text())
-    return Exported(figures, {split: np.array(answer[split]) for split in files}, answer["input_shape"])
+    assert tiny.elsewhere.wait(120) == 0, (tiny.folder / "errors").read_text()
+    answer = json.loads((tiny.folder / "answer.json").read_text())
+    probabilities = {split: np.array(answer[split]) for split in ("val", "test")}
+    return Exported(tiny.figures, probabilities, answer["input_shape"])
 
 
 def test_plain_keras_gives_the_figures_of_the_export(exported: Exported, toy: Toy) -> None:
