@@ -24,6 +24,7 @@ from search.backbones import Source
 from search.data import Progress
 from search.errors import BackboneError
 from search.features import Place
+from search.machine import importing_keras
 from search.space import Objective
 
 SHOW_EVERY_S = 0.2
@@ -138,7 +139,8 @@ def _digest(source: Source) -> str:
 
 def main() -> None:
     """Read what is asked from standard input, pickled, and answer in lines of JSON."""
-    from search import backbones, networks, probe, warm
+    with importing_keras():
+        from search import backbones, networks, probe, warm
 
     asked: Source = pickle.load(sys.stdin.buffer)  # noqa: S301 from our own parent
     try:

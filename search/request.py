@@ -136,10 +136,22 @@ def check(options: argparse.Namespace) -> Request:
     )
 
 
-def complete(request: Request, preparation: Preparation, progress: data.Progress) -> Request:
+def find(request: Request, progress: data.Progress) -> data.Dataset:
+    """Look at the dataset, see `data.find`.
+
+    Raises:
+        DataError: names every fault.
+    """
+    settings = request.space.settings
+    bad = float(str(settings["max_bad_files"]))
+    return data.find(str(settings["data"]), seed=request.seed, max_bad_files=bad, progress=progress)
+
+
+def complete(request: Request, found: data.Dataset, preparation: Preparation, progress: data.Progress) -> Request:
     """Ask the backbone how it is made, and read the images.
 
     Args:
+        found: by `find`.
         preparation: was asked about the request's backbone.
 
     Raises:
@@ -147,7 +159,6 @@ def complete(request: Request, preparation: Preparation, progress: data.Progress
     """
     settings = request.space.settings
     bad = float(str(settings["max_bad_files"]))
-    found = data.find(str(settings["data"]), seed=request.seed, max_bad_files=bad, progress=progress)
     described = preparation.describe()
     image_size, blocks = int(described["image_size"]), len(described["blocks"])
     space = request.space.resolve(blocks)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from search import request, resume
+from search.cluster import Cluster
 from search.console import Display, Steps, complain, conclusion, console, quiet
 from search.errors import RequestError, SearchError, unknown
 from search.prepare import Preparation
@@ -88,15 +89,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _search(asked: request.Request, options: argparse.Namespace, given: list[str]) -> int:
     shown = console()
     importing = threading.Thread(target=importlib.import_module, args=("search.tune",))
-    with Preparation(asked.source, asked.cache) as preparation:
+    with Preparation(asked.source, asked.cache) as preparation, Cluster(asked) as cluster:
         preparation.start()
+        found = request.find(asked, Steps(shown))
+        cluster.start()
         importing.start()
-        asked = request.complete(asked, preparation, Steps(shown))
+        asked = request.complete(asked, found, preparation, Steps(shown))
         record, about = _recorded(asked, options, given)
         skipped = [f"skipped {path}: {reason}" for path, reason in about["data"]["skipped"]]
         for line in [*skipped, *about["data"]["notes"], request.summary(asked)]:
             shown.print(line, markup=False, highlight=False, soft_wrap=True)
-        return _run(asked, record, preparation, bool(options.resume), shown)
+        return _run(asked, record, preparation, cluster, resumed=bool(options.resume), shown=shown)
 
 
 def _recorded(asked: request.Request, options: argparse.Namespace, given: list[str]) -> tuple[Record, dict[str, Any]]:
@@ -117,13 +120,22 @@ def _recorded(asked: request.Request, options: argparse.Namespace, given: list[s
     return record, about
 
 
-def _run(asked: request.Request, record: Record, preparation: Preparation, resumed: bool, shown: Console) -> int:
+def _run(
+    asked: request.Request,
+    record: Record,
+    preparation: Preparation,
+    cluster: Cluster,
+    *,
+    resumed: bool,
+    shown: Console,
+) -> int:
     log = record.ray / "driver.log"
     with quiet(log) as user:
         try:
             from search import tune
 
-            outcome = tune.run(asked, record, Display(user, asked.space.budget, record.rows), preparation, resumed)
+            display = Display(user, asked.space.budget, record.rows)
+            outcome = tune.run(asked, record, display, preparation, cluster=cluster, resume=resumed)
         except KeyboardInterrupt:
             record.write_search(status="interrupted", ended=now())
             raise

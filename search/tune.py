@@ -14,6 +14,7 @@ import ray
 from ray import tune
 
 from search import winner, worker
+from search.cluster import Cluster, slots
 from search.console import Display
 from search.errors import NoUsableTrialError
 from search.prepare import Preparation
@@ -39,11 +40,20 @@ class RepeatedFailureError(RuntimeError):
     """The first trials all failed for one cause: a bug, not an unlucky configuration."""
 
 
-def run(request: Request, record: Record, display: Display, preparation: Preparation, resume: bool = False) -> Outcome:
+def run(
+    request: Request,
+    record: Record,
+    display: Display,
+    preparation: Preparation,
+    *,
+    cluster: Cluster,
+    resume: bool = False,
+) -> Outcome:
     """Run a whole search, or go on with one, and export its winner.
 
     Args:
         preparation: computes the features meanwhile.
+        cluster: is being started.
 
     Raises:
         NoUsableTrialError: no trial gave a model.
@@ -53,12 +63,12 @@ def run(request: Request, record: Record, display: Display, preparation: Prepara
     if not resume:
         directory.declare(request.space)
         record.write_trials()
-    exporter = winner.Exporter(request, functools.partial(_slots, request))
+    exporter = winner.Exporter(request, functools.partial(slots, request))
     recorder = Recorder(record, directory, request.space, display, exporter.trials_left)
     try:
         with display:
             begun = _prepare(request, preparation, display)
-            _start_ray(request)
+            cluster.wait()
             begun.wait()
             interrupted = _fit(request, recorder, resume)
         best = ranked(record.rows.values(), request.space.objective.metric)
@@ -72,7 +82,7 @@ def run(request: Request, record: Record, display: Display, preparation: Prepara
             metrics = winner.write_figures(request, record, *winner.export_best(exporter, record, best, display))
         return Outcome(best, failed, interrupted, metrics)
     finally:
-        ray.shutdown()
+        cluster.close()
 
 
 def _prepare(request: Request, preparation: Preparation, display: Display) -> threading.Event:
@@ -100,15 +110,6 @@ def _prepare(request: Request, preparation: Preparation, display: Display) -> th
     else:
         threading.Thread(target=follow, daemon=True).start()
     return begun
-
-
-def _start_ray(request: Request) -> None:
-    os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_USAGE_STATS_ENABLED="0")
-    quiet = {"log_to_driver": False, "configure_logging": False, "include_dashboard": False}
-    if request.address:
-        ray.init(request.address, log_to_driver=False, configure_logging=False)
-    else:
-        ray.init("local", num_cpus=request.cpus, num_gpus=request.gpus, **quiet)
 
 
 def _fit(request: Request, recorder: Recorder, resume: bool) -> bool:
@@ -162,7 +163,7 @@ def _new(request: Request, recorder: Recorder) -> tune.Tuner:
             search_alg=recorder.searcher,
             scheduler=recorder.scheduler,
             num_samples=space.budget.trials,
-            max_concurrent_trials=request.max_concurrent or _slots(request),
+            max_concurrent_trials=request.max_concurrent or slots(request),
             time_budget_s=space.budget.time_s,
             reuse_actors=True,
             trial_dirname_creator=lambda t: str(t.trial_id),
@@ -187,10 +188,3 @@ def _restored(request: Request, recorder: Recorder) -> tune.Tuner:
     run_config.callbacks, run_config.stop = [recorder], recorder.stopper
     recorder.searcher, recorder.scheduler = tune_config.search_alg, tune_config.scheduler
     return tuner
-
-
-def _slots(request: Request) -> int:
-    """How many trials the cluster has room for."""
-    total = ray.cluster_resources()
-    wanted = {"CPU": request.cpus_per_trial, "GPU": request.gpus_per_trial}
-    return max(1, int(min(total.get(kind, 0) / share for kind, share in wanted.items() if share)))

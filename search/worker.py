@@ -11,6 +11,7 @@ from ray import tune
 
 from search import trial
 from search.data import silent
+from search.machine import importing_keras
 from search.record import Record, Row
 from search.request import Request
 
@@ -21,10 +22,11 @@ def run_trial(config: dict[str, Any], request: Any, deadline: float) -> None:
     """Run one trial in a Ray worker."""
     asked: Request = ray.get(request)
     prepare_process(asked.cpus_per_trial)
+    with importing_keras():
+        from search import callbacks, warm
+
     if asked.address:
         _fill_on_node(asked)
-    from search import callbacks, warm
-
     stopped = False
 
     def report(metrics: dict[str, float | int | str]) -> None:
@@ -64,7 +66,8 @@ class Export:
     def __init__(self, request: Request) -> None:
         self._request = request
         prepare_process(request.cpus_per_trial)
-        from search import warm
+        with importing_keras():
+            from search import warm
 
         warm.backbone(request.source)
 

@@ -435,6 +435,7 @@ def saved(model: keras.Model, tmp_path: Path) -> str:
     return str(tmp_path / "own.keras")
 
 
+@pytest.mark.slow
 def test_own_model_with_models_inside(tmp_path: Path) -> None:
     """A fine-tuned network that was built the usual way would be a single block."""
     inner = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3))

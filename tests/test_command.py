@@ -76,8 +76,9 @@ def command(*arguments: str, python: Sequence[str] = ()) -> Finished:
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """All that lies below a folder; `None` for folders."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+    """All that lies below a folder, but for Ray's logs; `None` for folders."""
+    found = [path for path in folder.rglob("*") if path.relative_to(folder).parts[0] != "ray"]
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in found}
 
 
 def sentences(message: str) -> list[str]:
@@ -495,6 +496,7 @@ def test_unusable_backbone(place: Path, refused: Refused, here: bool, arguments:
     assert [told.format(work=place / "work")] == refused(*arguments, here=here)
 
 
+@pytest.mark.slow
 def test_zip_that_is_no_model(tmp_path: Path, refused: Refused) -> None:
     """A `.keras` file that only Keras can tell to be no model ends in a traceback."""
     path = tmp_path / "photos.keras"

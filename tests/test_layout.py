@@ -18,6 +18,7 @@ ORDER = (
     "worker",
     "recorder",
     "resume",
+    "cluster",
     "request",
     "prepare",
     "report",
@@ -114,7 +115,7 @@ def test_only_these_modules_know_ray() -> None:
     """A trial could not be tested, nor a report be printed, without Ray."""
     knowing = {name for name, path in modules("search").items() if "ray" in packages(path)}
 
-    assert knowing == {"tune", "winner", "worker", "recorder", "searcher", "scheduler"}
+    assert knowing == {"tune", "cluster", "winner", "worker", "recorder", "searcher", "scheduler"}
 
 
 def test_tensorflow_stays_at_the_edges() -> None:
@@ -165,3 +166,16 @@ def test_every_module_is_used() -> None:
     started = {"run", "report"}  # by `python -m`
 
     assert [name for name in ORDER if f"search.{name}" not in used and name not in started] == []
+
+
+@pytest.mark.slow
+def test_importing_keras_brings_only_what_a_search_uses() -> None:
+    """Every process of a search would take seconds more, or whoever needs scikit-learn would be told there is none."""
+    code = (
+        "import sys; from search.machine import importing_keras\n"
+        "with importing_keras(): import keras\n"
+        "print([*{'sklearn', 'matplotlib'} & {*sys.modules}]); import sklearn"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+    assert said.strip() == "[]"

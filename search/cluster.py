@@ -1,0 +1,81 @@
+"""Ray, joined or started: it comes up while the request is completed."""
+
+import contextlib
+import logging
+import os
+import threading
+from types import TracebackType
+from typing import Self
+
+from search.request import Request
+
+
+class Cluster:
+    """The cluster a search runs on: the one at an address, or an own local one that ends with the context.
+
+    A thread of its own starts it and lives as long as it does: Ray's processes end when the thread that started them
+    does.
+
+    Args:
+        request: says which, and what the trials may use of this machine.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._up, self._over = threading.Event(), threading.Event()
+        self._fault: Exception | None = None
+        self._thread = threading.Thread(target=self._live, daemon=True, name="ray")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Begin to start Ray, or to join it."""
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Return once Ray is there; what it raised instead is raised."""
+        self._up.wait()
+        if self._fault:
+            raise self._fault
+
+    def close(self) -> None:
+        """Leave the cluster; end an own one. One that is only coming up ends with this process."""
+        self._over.set()
+        if self._up.is_set():
+            self._thread.join()
+
+    def _live(self) -> None:
+        import ray
+
+        os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_USAGE_STATS_ENABLED="0")
+        quiet = {"log_to_driver": False, "configure_logging": False}
+        logger = logging.getLogger("ray")
+        level = logger.level
+        logger.setLevel(logging.ERROR)  # it warns of its defaults
+        try:
+            if self._request.address:
+                ray.init(self._request.address, **quiet)
+            else:
+                own = {"num_cpus": self._request.cpus, "num_gpus": self._request.gpus, "include_dashboard": False}
+                ray.init("local", **own, **quiet)
+        except Exception as error:  # noqa: BLE001 it is raised where it is waited for
+            self._fault = error
+        finally:
+            logger.setLevel(level)
+            self._up.set()
+        self._over.wait()
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+
+
+def slots(request: Request) -> int:
+    """How many trials the cluster has room for."""
+    import ray
+
+    total = ray.cluster_resources()
+    wanted = {"CPU": request.cpus_per_trial, "GPU": request.gpus_per_trial}
+    return max(1, int(min(total.get(kind, 0) / share for kind, share in wanted.items() if share)))

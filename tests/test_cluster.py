@@ -1,0 +1,89 @@
+"""Ray: started beside other work, and gone with it."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from search.cluster import Cluster, slots
+
+pytestmark = pytest.mark.slow
+
+LEFT_EARLY = """
+import sys, time
+from types import SimpleNamespace
+from search.cluster import Cluster
+
+with Cluster(SimpleNamespace(address=None, cpus=1, gpus=0)) as cluster:
+    cluster.start()
+    time.sleep(float(sys.argv[1]))
+sys.exit(2)
+"""
+PATIENCE_S = 20
+
+
+def processes(root: Path) -> list[str]:
+    """The commands of the processes that Ray keeps below a folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it ended meanwhile
+            continue
+        if str(root) in command:
+            found.append(command)
+    return found
+
+
+def own(**changes: object) -> Any:
+    """What a request says of the cluster."""
+    request = {"address": None, "cpus": 3, "gpus": 0, "cpus_per_trial": 1, "gpus_per_trial": 0}
+    return SimpleNamespace(**(request | changes))
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder below which Ray keeps its own; the names of its sockets must be short."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("seconds", [2, 4])
+def test_a_search_that_never_began_leaves_no_ray(root: Path, seconds: float) -> None:
+    """A wrong request waits for Ray before it is refused, crashes, or leaves processes behind."""
+    command = [sys.executable, "-c", LEFT_EARLY, str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2, done.stderr
+    assert list(root.glob("ray/session_*"))
+    until = time.monotonic() + PATIENCE_S
+    while processes(root) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert processes(root) == []
+
+
+def test_an_own_ray_ends_with_its_context(root: Path) -> None:
+    """Ray dies while the search runs, for the thread that started it is gone, or it stays for ever."""
+    with Cluster(own()) as cluster:
+        cluster.start()
+        cluster.wait()
+        assert processes(root)
+        assert slots(own()) == 3
+        assert slots(own(cpus_per_trial=2)) == 1
+
+    assert processes(root) == []
+
+
+def test_what_ray_says_is_raised_where_it_is_waited_for() -> None:
+    """A cluster that cannot be joined ends in a thread that dies unseen, and a search that waits for ever."""
+    with Cluster(own(address="nowhere")) as cluster:
+        cluster.start()
+        with pytest.raises(ValueError, match="nowhere"):
+            cluster.wait()
