@@ -21,6 +21,7 @@ from search.space import Objective
 EPOCHS = 50
 PARAMETERS = {"learning_rate": 1e-2, "weight_decay": 0.0, "dropout": 0.0}
 BATCH_SIZE = 128
+STEPS = 16  # an epoch has at least so many, where there are enough images
 
 _unwritten: dict[Path, list[Array]] = {}
 
@@ -31,7 +32,7 @@ def head(source: Source, place: Place, objective: Objective) -> list[Array]:
     Another process of the node that needs the same probe waits until it is there. Where the cache cannot be written,
     every process trains its own.
     """
-    recipe = [EPOCHS, PARAMETERS, BATCH_SIZE, place.seed, objective.metric, place.views]
+    recipe = [EPOCHS, PARAMETERS, BATCH_SIZE, STEPS, place.seed, objective.metric, place.views]
     path = place.folder / f"head-{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]}.npz"
     if path in _unwritten:
         return _unwritten[path]
@@ -56,6 +57,7 @@ def _trained(source: Source, place: Place, objective: Objective) -> list[Array]:
         keras.callbacks.ReduceLROnPlateau(patience=2, factor=0.3, min_delta=0.0, **watched),
         keras.callbacks.EarlyStopping(patience=6, restore_best_weights=True, **watched),
     ]
-    feeder = batches.Feeder(start, place.labels, BATCH_SIZE, place.seed)
+    size = max(1, min(BATCH_SIZE, len(place.labels["train"]) // STEPS))
+    feeder = batches.Feeder(start, place.labels, size, place.seed)
     batches.fit(network.fitted, feeder, 0, EPOCHS, steps)
     return [np.array(network.head.kernel), np.array(network.head.bias)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search import data, features
+from search import features
 from search.backbones import Source
 from search.errors import CheckpointError
 from search.features import Place
@@ -142,9 +142,9 @@ def export(configuration: Configuration, folder: Path, epoch: int) -> dict[str, 
     backbone = warm.backbone(configuration.source, as_trained=True)
     exported = model.export(backbone, network, folder / "model.keras")
     place = configuration.place
-    images, labels = data.load(place.dataset, "test", place.image_size, place.cache)
+    read, labels = features.images(place, "test", 0), place.labels["test"]
     size = configuration.number("batch_size")
-    parts = [exported.predict_on_batch(np.asarray(images[row : row + size])) for row in range(0, len(labels), size)]
+    parts = [exported.predict_on_batch(read(slice(row, row + size))) for row in range(0, len(labels), size)]
     probabilities = np.concatenate(parts)
     classes = len(place.dataset.classes)
     confusion = np.zeros((classes, classes), int)

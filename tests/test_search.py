@@ -181,6 +181,32 @@ def test_optuna_hears_the_truth(finished: tuple[Path, str, list[dict[str, Any]]]
         assert trial.value == pytest.approx(float(row["val_accuracy"]))
 
 
+MANY_KINDS = """
+from search.space import Budget, Choice, Depth, Space
+
+KINDS = [(depth, "adam") for depth in range(8)] + [(depth, "sgd") for depth in range(3)]
+space = Space(
+    search={"unfreeze_depth": Depth(0, 7), "optimizer": Choice(["adam", "sgd"])},
+    start=[{"unfreeze_depth": depth, "optimizer": optimizer} for depth, optimizer in KINDS],
+    budget=Budget(trials=len(KINDS), epochs=1, first_rung=1),
+)
+"""
+
+
+def test_a_process_is_replaced_before_it_grows(tmp_path: Path) -> None:
+    """A process keeps every network it ever compiled, until the memory of the machine is full."""
+    (tmp_path / "kinds.py").write_text(MANY_KINDS)
+    done = run(tmp_path, "--space", str(tmp_path / "kinds.py"), "--name", "kinds", "--max-concurrent", "1")
+    assert done.returncode == 0, done.stderr
+    (state,) = (tmp_path / "results" / "kinds" / "ray").glob("experiment_state-*.json")
+    results = [json.loads(about)["last_result"] for _, about in json.loads(state.read_text())["trial_data"]]
+    processes = [result["pid"] for result in sorted(results, key=lambda result: str(result["config"]["trial"]))]
+
+    assert [result["crowded"] for result in results].count(True) == 1
+    assert len(set(processes[:9])) == len(set(processes[9:])) == 1
+    assert processes[0] != processes[9]
+
+
 def test_tensorboard_while_running(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
     """HParams shows nothing until the search is over."""
     assert finished[2]
@@ -391,6 +417,18 @@ space = Space(
     budget=Budget(trials=2, epochs=2),
 )
 """
+
+
+def test_half_precision(tmp_path: Path) -> None:
+    """Networks that compute in half precision do not learn, or what they start from is not kept in half precision."""
+    done = run(tmp_path, "--space", "smoke", "--name", "half", "--trials", "2", "--set", "precision=mixed_float16")
+    assert done.returncode == 0, done.stderr
+    kept = {np.load(path, mmap_mode="r").dtype.name for path in (tmp_path / "cache" / "features").glob("*/*.npy")}
+    metrics = json.loads((tmp_path / "results" / "half" / "best" / "metrics.json").read_text())
+
+    assert kept == {"float16", "float32"}
+    assert all(float(row["val_accuracy"]) > 0.7 for row in rows(tmp_path / "results" / "half"))
+    assert metrics["test_accuracy"] > 0.7
 
 
 def test_diverged_trial_of_an_own_space(tmp_path: Path) -> None:
