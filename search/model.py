@@ -43,7 +43,7 @@ class Dropout(keras.layers.Layer):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__(name="dropout")
-        self.rate = self.add_weight(shape=(), initializer="zeros", trainable=False, name="rate")
+        self.rate = self.add_weight(shape=(), initializer="zeros", trainable=False, autocast=False, name="rate")
         self.numbers = keras.random.SeedGenerator(0)
 
     def call(self, x: Any, training: bool = False) -> Any:
@@ -138,7 +138,7 @@ def _compile(fitted: Fitted, optimizer: str) -> tuple[Array | None, ...]:
     spread = {"jit_compile": False, "steps_per_execution": STEPS_PER_EXECUTION}
     fitted.compile(optimizer=made, loss=LOSS, metrics=["accuracy"], **spread)
     fitted.optimizer.build(fitted.trainable_variables)
-    return tuple(None if variable.shape else np.asarray(variable) for variable in fitted.optimizer.variables)
+    return tuple(None if len(variable.shape) else np.asarray(variable) for variable in fitted.optimizer.variables)
 
 
 def _frozen(backbone: Backbone, values: Any, start: int, cut: int) -> Any:
