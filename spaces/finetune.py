@@ -2,7 +2,7 @@
 
 Run       python -m search.run --space finetune --data photos/ --backbone MobileNetV2
 Cost      24 trials of at most 16 epochs; ASHA stops most of them after 2 or 6
-Expect    on the built-in digits with tiny, seed 0: test accuracy 0.9766 in one run, a minute on two cores
+Expect    on the built-in digits with tiny, seed 0: test accuracy 0.9777 in one run, a minute on two cores
 Compare   unfreeze_depth and learning_rate decide; the optimizer, weight decay and dropout are nuisances to be set well
 """
 
