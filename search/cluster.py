@@ -1,6 +1,5 @@
 """Ray, joined or started: it comes up while the request is completed."""
 
-import contextlib
 import logging
 import os
 import threading
@@ -68,8 +67,7 @@ class Cluster:
             logger.setLevel(level)
             self._up.set()
         self._over.wait()
-        with contextlib.suppress(Exception):
-            ray.shutdown()
+        ray.shutdown()
 
 
 def slots(request: Request) -> int:
