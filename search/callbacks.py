@@ -2,6 +2,7 @@
 
 import math
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from search.space import Objective
 
 Metrics = dict[str, float | int | str]
 Report = Callable[[Metrics], None]
+Pausing = Callable[[], bool]
 
 MEMORY = {
     "Best": ("value", "epoch"),
@@ -37,13 +39,13 @@ class Best(keras.callbacks.Callback):  # type: ignore[misc]
     """Keeps the suffix's weights of the best epoch, in memory until they are asked for on disk.
 
     Args:
-        path: where they are written.
+        folder: where they are written.
         objective: what counts as best.
     """
 
-    def __init__(self, path: Path, network: Network, objective: Objective) -> None:
+    def __init__(self, folder: Path, network: Network, objective: Objective) -> None:
         super().__init__()
-        self._path, self._network, self._objective = path, network, objective
+        self._folder, self._network, self._objective = folder, network, objective
         self.value: float | None = None
         self.epoch = self._written = 0
         self.weights: list[Array] = []
@@ -56,9 +58,9 @@ class Best(keras.callbacks.Callback):  # type: ignore[misc]
             self.weights = [np.array(variable) for variable in self._network.suffix.variables]
 
     def write(self) -> None:
-        """Put the best weights on disk, unless they lie there."""
+        """Put the best weights on disk, unless they lie there already."""
         if self.epoch > self._written:
-            checkpoint.save_best(self._path, self.epoch, self.weights)
+            checkpoint.save_best(self._folder, self.epoch, self.weights)
             self._written = self.epoch
 
 
@@ -99,7 +101,9 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
             self._keep_best(epoch + 1, logs)
         best = self.best or {"objective": math.nan, "best_epoch": 0, "val_accuracy": math.nan, "val_loss": math.nan}
         last = {f"last_{name}": logs[name] for name in ("val_accuracy", "val_loss")}
-        self.metrics = {"epoch": epoch + 1, **best, **last, "seconds": round(self.seconds, 3), "ending": ending}
+        spent = round(self.seconds, 3)
+        self.metrics = {"epoch": epoch + 1, **best, **last, "seconds": spent, "ending": ending}
+        self.metrics |= {"paused": False, "note": ""}
 
     def _keep_best(self, epoch: int, logs: Mapping[str, float]) -> None:
         value = logs[self._objective.metric]
@@ -120,25 +124,38 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
     """Saves the trial's state and its best weights after an epoch, for at most `SHARE_OF_TIME` of the trial's time.
 
     The best weights are on disk before anybody can end the trial: at a rung, at its own end, and when the time that the
-    search has is nearly up.
+    search has is nearly up; the whole state, when it is paused. A process that lost its trial to another, such as one
+    that was cut off from the cluster, writes nothing more.
     """
 
-    def __init__(self, path: Path, network: Network, parts: "_Parts", epochs: Sequence[int], deadline: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        network: Network,
+        parts: "_Parts",
+        *,
+        pausing: Pausing,
+        rungs: Sequence[int],
+        deadline: float,
+    ) -> None:
         super().__init__()
-        self._path, self._network, self._parts = path, network, parts
-        self._epochs, self._deadline = epochs, deadline
+        self._folder, self._network, self._parts = folder, network, parts
+        self._pausing, self._rungs, self._deadline = pausing, rungs, deadline
+        self._owner = str(uuid.uuid4())
         self._restored: checkpoint.State | None = None
         self._saved_at = self._ended_at = time.monotonic()
         self._cost = 0.0
 
-    def restore(self, path: Path) -> Metrics:
-        """Restore a saved state; return the metrics of its epoch. The callbacks follow when training begins."""
-        self._restored = checkpoint.restore(path, self._network)
+    def restore(self) -> Metrics:
+        """Restore the saved state; return the metrics of its epoch. The callbacks follow when training begins."""
+        self._restored, damage = checkpoint.restore(self._folder, self._network)
         metrics: Metrics = self._restored.callbacks["Progress"]["metrics"]
-        return metrics
+        note = f"goes on from the checkpoint before its last, at epoch {metrics['epoch']}: {damage}" if damage else ""
+        return {**metrics, "note": note}
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        """Give the callbacks their memory back; Keras empties it just before."""
+        """Make the trial this process's own, and give the callbacks their memory back; Keras empties it just before."""
+        checkpoint.take(self._folder, self._owner)
         if self._restored:
             self._parts.best.weights = list(self._restored.best)
             for callback in self._parts.all:
@@ -148,14 +165,17 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         """Save what is due."""
         began = time.monotonic()
-        due = began - self._saved_at >= max(SAVE_EVERY_S, self._cost / SHARE_OF_TIME)
+        metrics = self._parts.progress.metrics
+        metrics["paused"] = self._pausing()
+        due = metrics["paused"] or began - self._saved_at >= max(SAVE_EVERY_S, self._cost / SHARE_OF_TIME)
         seconds, self._ended_at = began - self._ended_at, began
         late = time.time() + 2 * seconds > self._deadline
-        if due or late or epoch + 1 in self._epochs or self._parts.progress.metrics["ending"]:
+        if due or late or epoch + 1 in self._rungs or metrics["ending"]:
+            checkpoint.demand_owner(self._folder, self._owner)
             self._parts.best.write()
         if due:
             state = checkpoint.State(epoch + 1, self._memories(), self._parts.best.weights)
-            checkpoint.save(self._path, self._network, state)
+            checkpoint.save(self._folder, self._network, state)
             self._saved_at = time.monotonic()
             self._cost = self._saved_at - began
 
@@ -164,7 +184,9 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         for callback in self._parts.all:
             kind = type(callback).__name__
             memories[kind] = {name: _plain(getattr(callback, name)) for name in MEMORY[kind]}
-        memories["Progress"]["seconds_before"] = self._parts.progress.seconds
+        progress = memories["Progress"]
+        progress["seconds_before"] = self._parts.progress.seconds
+        progress["metrics"] = {**progress["metrics"], "paused": False}
         return memories
 
 
@@ -196,6 +218,8 @@ class Reporter(keras.callbacks.Callback):  # type: ignore[misc]
             self._report(self._progress.metrics)
         except Stopped:
             self.model.stop_training = True
+        if self._progress.metrics["paused"]:
+            self.model.stop_training = True
 
 
 def build(
@@ -207,25 +231,27 @@ def build(
     folder: Path,
     tensorboard: Path,
     report: Report,
+    pausing: Pausing = lambda: False,
     rungs: Sequence[int] = (),
     deadline: float = math.inf,
 ) -> tuple[list[keras.callbacks.Callback], Checkpoint]:
     """A trial's callbacks in the order they run, and the one that restores a saved state.
 
     Args:
+        pausing: whether the trial is to be saved and to end, unfinished.
         rungs: the epochs after which the trial may be stopped.
         deadline: when it may be too, in seconds since 1970.
     """
     watched = {"monitor": objective.metric, "mode": objective.mode}
     parts = _Parts(
-        Best(folder / "best.npz", network, objective),
+        Best(folder, network, objective),
         keras.callbacks.EarlyStopping(patience=parameters["stop_patience"], **watched),
         keras.callbacks.ReduceLROnPlateau(
             patience=parameters["plateau_patience"], factor=parameters["plateau_factor"], min_delta=0.0, **watched
         ),
         Progress(objective, epochs),
     )
-    saving = Checkpoint(folder / "last.npz", network, parts, rungs, deadline)
+    saving = Checkpoint(folder, network, parts, pausing=pausing, rungs=rungs, deadline=deadline)
     guard, scalars = keras.callbacks.TerminateOnNaN(), LiveTensorBoard(tensorboard)
     own = [parts.best, scalars, parts.stopping, parts.plateau, parts.progress]
     return [guard, *own, saving, Reporter(report, parts.progress)], saving

@@ -12,6 +12,7 @@ Anything else is a bug: it ends the search with its traceback.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -73,3 +74,11 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(given.lower(), lowered, n=1, cutoff=0.5)
     hint = f"; did you mean '{lowered[close[0]]}'?" if close else ";"
     return f"unknown {kind} '{given}'{hint} known are {', '.join(names)}"
+
+
+def cause(error: BaseException) -> str:
+    """The line that says what went wrong: the first, unless Keras only says there where it was."""
+    origin = getattr(error, "cause", None) or error
+    lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", str(origin)).splitlines() if line.strip()]
+    lines = lines[1:] if len(lines) > 1 and lines[0].startswith("Exception encountered when calling") else lines
+    return f"{type(origin).__name__}: {lines[0].strip()}" if lines else type(origin).__name__

@@ -1,6 +1,7 @@
 """What this machine has: CPUs, GPUs, and folders that can be written; and what spares it."""
 
 import contextlib
+import errno
 import functools
 import gc
 import os
@@ -10,6 +11,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+LOST = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN)
 
 
 def cpus() -> int:
@@ -69,3 +72,14 @@ def unwritable(folder: Path) -> str | None:
             return None
     except OSError as error:
         return f"no folder can be made there: {error.strerror}"
+
+
+def storage_fault(error: BaseException, folder: Path) -> str | None:
+    """That a folder is lost, as one sentence, where that is why an error came; else `None`."""
+    said = str(error)
+    if any(os.strerror(number) in said for number in LOST):
+        return f"{folder} cannot be written: {said.splitlines()[0]}"
+    if not folder.is_dir():
+        return f"{folder} cannot be written: {os.strerror(errno.ENOENT)}"
+    fault = unwritable(folder)
+    return fault and f"{folder} cannot be written: {fault}"

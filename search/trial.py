@@ -13,7 +13,6 @@ import numpy as np
 
 from search import features
 from search.backbones import Source
-from search.errors import CheckpointError
 from search.features import Place
 from search.settings import Value
 from search.space import Objective
@@ -62,37 +61,36 @@ class Configuration:
         """What the backbone is made from."""
         return Source(self.backbone, self.weights, self.place.image_size, self.place.precision)
 
-    @property
-    def best(self) -> Path:
-        """Where the weights of its best epoch lie."""
-        return self.folder / "best.npz"
-
 
 def train(
     configuration: Configuration,
     report: Callable[[dict[str, float | int | str]], None],
-    resume: Path | None = None,
+    pausing: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train one configuration, reporting after every epoch.
 
     A report holds `epoch` (from 1) with its `last_val_accuracy` and `last_val_loss`, `objective` (the best so far),
-    `best_epoch` with its `val_accuracy` and `val_loss`, `seconds`, and `ending`: empty
-    while it goes on, else `all epochs`, `converged` or `diverged: …`.
+    `best_epoch` with its `val_accuracy` and `val_loss`, `seconds`, `ending`: empty
+    while it goes on, else `all epochs`, `converged` or `diverged: …`, `paused`: whether it ends here to go on later,
+    and `note`: what the user should know.
+
+    Where a state of the trial was saved, it goes on from there, and that epoch is reported again.
 
     Args:
         configuration: what to train.
         report: called with the metrics; raises `callbacks.Stopped` to end the trial after this epoch.
-        resume: a state written by an earlier run of the same trial, to go on from; its epoch is reported again.
+        pausing: asked after every epoch; whether the trial is to be saved and to end, unfinished.
 
     Raises:
-        CheckpointError: `resume` cannot be read. It is never taken for a fresh start.
+        CheckpointError: no saved state can be read. That is never taken for a fresh start.
+        StorageError: its files cannot be written.
     """
-    from search import batches, callbacks, probe
+    from search import batches, callbacks, checkpoint, probe
 
     # Where the weights start: 1. this trial's own saved state, if any
     #                          2. the pretrained backbone, and the probe's head or a new one
-    head = None
-    if configuration.head_start and not resume:
+    head, saved = None, checkpoint.saved(configuration.folder)
+    if configuration.head_start and not saved:
         head = probe.head(configuration.source, configuration.place, configuration.objective)
     network, start = _network(configuration, head)
     steps, saving = callbacks.build(
@@ -103,12 +101,13 @@ def train(
         folder=configuration.folder,
         tensorboard=configuration.tensorboard,
         report=report,
+        pausing=pausing,
         rungs=configuration.rungs,
         deadline=configuration.deadline,
     )
     epoch = 0
-    if resume:
-        done = saving.restore(resume)
+    if saved:
+        done = saving.restore()
         epoch = int(done["epoch"])
         try:
             report(done)  # again: whoever was interrupted may not have heard it
@@ -137,8 +136,7 @@ def export(configuration: Configuration, folder: Path, epoch: int) -> dict[str, 
     from search import checkpoint, model, warm
 
     network, _ = _network(configuration, None)
-    if checkpoint.restore_best(configuration.best, network) != epoch:
-        raise CheckpointError(f"{configuration.best} does not hold the weights of epoch {epoch}")
+    checkpoint.restore_best(configuration.folder, network, epoch)
     backbone = warm.backbone(configuration.source, as_trained=True)
     exported = model.export(backbone, network, folder / "model.keras")
     place = configuration.place

@@ -177,7 +177,7 @@ class Network:
                 weights=self.source.weights,
                 place=place,
                 head_start=head_start,
-                folder=folder / "trial",
+                folder=folder,
                 tensorboard=folder / "events",
             ),
             reports.append,

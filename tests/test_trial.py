@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -21,13 +22,13 @@ from numpy.typing import NDArray
 from search import backbones, callbacks, checkpoint, features, model, probe, trial, warm
 from search.backbones import Source
 from search.data import silent
-from search.errors import CheckpointError
+from search.errors import CheckpointError, StorageError
 from search.features import Place
 from search.space import Objective
 
 REPORTED = {
     *("epoch", "objective", "best_epoch", "val_accuracy", "val_loss", "last_val_accuracy", "last_val_loss"),
-    *("seconds", "ending"),
+    *("seconds", "ending", "paused", "note"),
 }
 PARAMETERS = {
     "unfreeze_depth": 2,
@@ -104,9 +105,9 @@ def variables(network: model.Network, backbone: backbones.Backbone) -> Weights:
 
 def best_on_disk(configuration: trial.Configuration) -> int | None:
     """The epoch whose weights lie on disk; `None` where none do."""
-    if not configuration.best.exists():
+    if not (configuration.folder / "best.npz").exists():
         return None
-    with np.load(configuration.best) as file:
+    with np.load(configuration.folder / "best.npz") as file:
         return int(json.loads(str(file["facts"]))["epoch"])
 
 
@@ -130,6 +131,7 @@ class Trials:
     def __init__(self, toy: Toy, folder: Path) -> None:
         self._toy, self._folder = toy, folder
         self._described: dict[Source, dict[str, Any]] = {}
+        (folder / "trials").mkdir()
         self.small = small_backbone(folder / "small.keras", toy.image_size)
 
     def place(self, backbone: str) -> Place:
@@ -170,6 +172,9 @@ class Trials:
     def run(self, name: str, resume: Path | None = None, stop_after: int | None = None, **changes: Any) -> Ran:
         """Train, and look at the network that was trained."""
         configuration = self.configuration(name, **changes)
+        if resume:
+            configuration.folder.mkdir()
+            shutil.copy(resume, configuration.folder / "last.npz")
         built: list[tuple[model.Network, Weights]] = []
         reports: list[dict[str, Any]] = []
         suffix: dict[int, list[NDArray[Any]]] = {}
@@ -197,7 +202,7 @@ class Trials:
             patch.setattr(trial, "_network", watched)
             patch.setattr(callbacks, "SHARE_OF_TIME", math.inf)
             patch.setattr(callbacks, "SAVE_EVERY_S", 0.0)
-            trial.train(configuration, report, resume)
+            trial.train(configuration, report)
         ((network, before),) = built
         backbone = warm.backbone(configuration.source, as_trained=True)
         trained = {variable.path for variable in network.fitted.trainable_variables}
@@ -269,6 +274,7 @@ def whole(tiny: Tiny) -> Ran:
     return tiny.whole
 
 
+NEVER = SimpleNamespace(asked=lambda: False)
 HEAD = {"unfreeze_depth": 0, "optimizer": "sgd", "momentum": 0.5, "learning_rate": 1e-2}
 
 
@@ -292,7 +298,7 @@ def test_every_epoch_is_reported_with_all_its_fields(whole: Ran) -> None:
     assert [report["epoch"] for report in whole.reports] == list(range(1, len(whole.reports) + 1))
     for report in whole.reports:
         assert set(report) == REPORTED
-        assert all(type(value) in (int, float, str) for value in report.values()), "Ray cannot send it"
+        assert all(type(value) in (int, float, str, bool) for value in report.values()), "Ray cannot send it"
         assert 0 <= report["last_val_accuracy"] <= 1
     seconds = [report["seconds"] for report in whole.reports]
     assert seconds == sorted(seconds)
@@ -532,7 +538,7 @@ def test_a_resumed_trial_remembers_its_rate_its_best_and_its_time(whole: Ran, re
     """The rate would jump back, a worse epoch overwrite the best weights, or the time before be forgotten."""
     rates = whole.curve("train", "epoch_learning_rate")
     first = resumed.reports[1]["epoch"]
-    kept = [checkpoint.arrays(ran.configuration.best) for ran in (whole, resumed)]
+    kept = [checkpoint.arrays(ran.configuration.folder / "best.npz") for ran in (whole, resumed)]
 
     assert resumed.curve("train", "epoch_learning_rate") == {e: rate for e, rate in rates.items() if e >= first}
     assert best_on_disk(resumed.configuration) == whole.reports[-1]["best_epoch"] < first
@@ -579,28 +585,57 @@ def flipped(good: bytes) -> bytes:
 )
 def test_a_damaged_state_is_refused(whole: Ran, damage: Callable[[bytes], bytes] | None, tmp_path: Path) -> None:
     """A trial would go on from wrong weights, or die with an error that does not name the file."""
-    state = tmp_path / "last.npz"
     if damage:
-        state.write_bytes(damage((whole.configuration.folder / "last.npz").read_bytes()))
+        for name in ("last.npz", "previous.npz"):
+            (tmp_path / name).write_bytes(damage((whole.configuration.folder / "last.npz").read_bytes()))
     before = whole.now
 
-    with pytest.raises(CheckpointError, match=r"last\.npz"):
-        checkpoint.restore(state, whole.network)
+    with pytest.raises(CheckpointError, match=r"last\.npz.*previous\.npz"):
+        checkpoint.restore(tmp_path, whole.network)
     assert different(before, whole.now) == set()
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped, None], ids=["truncated", "flipped", "missing"])
+def test_behind_a_damaged_state_lies_the_one_before(
+    head: Ran, damage: Callable[[bytes], bytes] | None, tmp_path: Path
+) -> None:
+    """A file that a crash or a disk spoilt would cost the whole trial."""
+    for epoch in (1, 2):
+        checkpoint.save(tmp_path, head.network, checkpoint.State(epoch, {}))
+    good = (tmp_path / "last.npz").read_bytes()
+    (tmp_path / "last.npz").unlink()
+    if damage:
+        (tmp_path / "last.npz").write_bytes(damage(good))
+    state, said = checkpoint.restore(tmp_path, head.network)
+
+    assert state.epoch == 1
+    assert str(tmp_path / "last.npz") in said
+
+
+def test_arrays_that_the_manifest_does_not_name_are_refused(head: Ran, tmp_path: Path) -> None:
+    """A file that somebody has put together anew, every part of it in order, would be taken for the trial's own."""
+    checkpoint.save(tmp_path, head.network, checkpoint.State(1, {}))
+    with np.load(tmp_path / "last.npz") as file:
+        contents = dict(file)
+    contents["0"] = contents["0"] + 1
+    np.savez(tmp_path / "last.npz", **contents)
+
+    with pytest.raises(CheckpointError, match="its arrays are not those of its manifest"):
+        checkpoint.restore(tmp_path, head.network)
 
 
 def test_damage_anywhere_is_refused_or_does_no_harm(head: Ran, tmp_path: Path) -> None:
     """Some damaged state would raise an error that is taken for a bug of ours, or be read as other numbers."""
     good = (head.configuration.folder / "last.npz").read_bytes()
     state = tmp_path / "last.npz"
-    restored = checkpoint.restore(head.configuration.folder / "last.npz", head.network)
+    restored, _ = checkpoint.restore(head.configuration.folder, head.network)
     expected = head.now
     positions = range(0, len(good), 17)
     refused = 0
     for position in positions:
         state.write_bytes(good[:position] + bytes([good[position] ^ 0xFF]) + good[position + 1 :])
         try:
-            found = checkpoint.restore(state, head.network)
+            found, _ = checkpoint.restore(tmp_path, head.network)
         except CheckpointError:
             refused += 1
             continue
@@ -613,26 +648,60 @@ def test_damage_anywhere_is_refused_or_does_no_harm(head: Ran, tmp_path: Path) -
 
 def test_a_trial_never_starts_afresh_in_place_of_its_state(whole: Ran, head: Ran, trials: Trials) -> None:
     """A resumed trial would silently be another one, under the same number."""
-    foreign = whole.configuration.folder / "last.npz"
     configuration = replace(head.configuration, folder=trials.configuration("foreign").folder)
+    configuration.folder.mkdir()
+    shutil.copy(whole.configuration.folder / "last.npz", configuration.folder)
     reports: list[dict[str, Any]] = []
 
     with pytest.raises(CheckpointError, match=r"last\.npz belongs to another network"):
-        trial.train(configuration, reports.append, foreign)
+        trial.train(configuration, reports.append)
     assert reports == []
-    assert not configuration.folder.exists()
+    assert [path.name for path in configuration.folder.iterdir()] == ["last.npz"]
 
 
 def test_a_state_that_cannot_be_written_leaves_the_old_one(head: Ran, tmp_path: Path) -> None:
     """A full disk would cost a trial all that it had learned."""
-    state = tmp_path / "last.npz"
-    checkpoint.save(state, head.network, checkpoint.State(1, {}))
-    old = state.read_bytes()
-    state.with_name("last.npz.tmp").mkdir()
+    checkpoint.save(tmp_path, head.network, checkpoint.State(1, {}))
+    old = (tmp_path / "last.npz").read_bytes()
+    (tmp_path / "last.npz.tmp").mkdir()
 
-    with pytest.raises(OSError, match="last"):
-        checkpoint.save(state, head.network, checkpoint.State(2, {}))
-    assert state.read_bytes() == old
+    with pytest.raises(StorageError, match=r"last\.npz cannot be written: Is a directory"):
+        checkpoint.save(tmp_path, head.network, checkpoint.State(2, {}))
+    assert (tmp_path / "last.npz").read_bytes() == old
+
+
+def test_a_process_that_lost_its_trial_writes_nothing_more(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was cut off from the cluster would write its checkpoints over those of the process that goes on."""
+    monkeypatch.setattr(callbacks, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(callbacks, "SHARE_OF_TIME", math.inf)
+    configuration = trials.configuration("lost", backbone=trials.small, epochs=4, **HEAD)
+    seen: list[bytes] = []
+
+    def report(metrics: dict[str, Any]) -> None:
+        if metrics["epoch"] == 2:
+            checkpoint.take(configuration.folder, "another")
+        seen.append((configuration.folder / "last.npz").read_bytes())
+
+    with pytest.raises(CheckpointError, match="belongs to another process"):
+        trial.train(configuration, report)
+    assert len(seen) == 2
+    assert (configuration.folder / "last.npz").read_bytes() == seen[-1]
+
+
+def test_a_paused_trial_is_saved_and_goes_on_as_if_nothing_had_happened(trials: Trials) -> None:
+    """Ctrl-C would cost the epochs since the last checkpoint, or leave the trial waiting for ever."""
+    changes = {"backbone": trials.small, "epochs": 4, **HEAD}
+    whole, reports = trials.run("unpaused", **changes).reports, list[dict[str, Any]]()
+    configuration = trials.configuration("paused", **changes)
+    trial.train(configuration, reports.append, lambda: len(reports) == 1)
+
+    assert [report["paused"] for report in reports] == [False, True]
+    trial.train(configuration, reports.append)
+    assert [report["epoch"] for report in reports] == [1, 2, 2, 3, 4]
+    for report in reports:
+        expected = {**whole[report["epoch"] - 1], "seconds": report["seconds"], "paused": report["paused"]}
+        assert report == pytest.approx(expected), f"epoch {report['epoch']}"
+    assert not any(report["paused"] for report in reports[2:])
 
 
 @pytest.fixture
@@ -649,20 +718,55 @@ def test_a_worker_goes_on_from_the_state_that_lies_there(
     worker: Any, head: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After an interruption every trial would start from the beginning, or with other parameters."""
-    asked: list[Any] = []
-    monkeypatch.setattr(worker.trial, "train", lambda *arguments: asked.append(arguments[2]))
+    shutil.copy(head.configuration.folder / "last.npz", tmp_path)
+    asked, reported = list[Any](), list[dict[str, Any]]()
 
     def configuration(*arguments: Any) -> trial.Configuration:
         asked.append(arguments)
         return replace(head.configuration, folder=tmp_path)
 
-    request = SimpleNamespace(address=None, cpus_per_trial=1, configuration=configuration)
-    worker.run_trial({"trial": "0007", "dropout": 0.5}, request, math.inf)
-    (tmp_path / "last.npz").write_bytes(b"a state")
-    worker.run_trial({"trial": "0007", "dropout": 0.5}, request, math.inf)
+    request = SimpleNamespace(address=None, cpus_per_trial=1, folder=Path(), configuration=configuration)
+    monkeypatch.setattr(worker.tune, "report", reported.append)
+    worker.run_trial({"trial": "0007", "dropout": 0.5}, request, math.inf, NEVER)
 
-    chosen = ("0007", {"dropout": 0.5}, math.inf)
-    assert asked == [chosen, None, chosen, tmp_path / "last.npz"]
+    assert asked == [("0007", {"dropout": 0.5}, math.inf)]
+    assert [metrics["epoch"] for metrics in reported] == [head.reports[-1]["epoch"]]
+
+
+def test_a_worker_reports_what_went_wrong(worker: Any, trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would try a configuration again and again whose fault it is, or the cause be lost."""
+    configuration = trials.configuration("wrong", backbone=trials.small, **{**HEAD, "learning_rate": "high"})
+    request = SimpleNamespace(
+        address=None,
+        cpus_per_trial=1,
+        folder=configuration.folder.parent,
+        configuration=lambda *chosen: configuration,  # noqa: ARG005
+    )
+    reported: list[dict[str, Any]] = []
+    monkeypatch.setattr(worker.tune, "report", reported.append)
+    worker.run_trial({"trial": "wrong"}, request, math.inf, NEVER)
+    (failed,) = reported
+
+    assert re.match(r"\w+: .*high", failed["failure"])
+    assert "Traceback" in failed["traceback"]
+    assert failed["crowded"]
+
+
+def test_a_worker_does_not_blame_the_configuration_for_a_lost_storage(
+    worker: Any, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every trial would be recorded as failed when the disk is full or gone, and none run again."""
+    configuration = trials.configuration("homeless", backbone=trials.small, **HEAD)
+    configuration = replace(configuration, folder=configuration.folder / "gone" / "0000")
+    request = SimpleNamespace(
+        address=None,
+        cpus_per_trial=1,
+        folder=configuration.folder.parent,
+        configuration=lambda *chosen: configuration,  # noqa: ARG005
+    )
+    monkeypatch.setattr(worker.tune, "report", lambda metrics: None)  # noqa: ARG005
+    with pytest.raises(StorageError, match=r"gone cannot be written: it is gone"):
+        worker.run_trial({"trial": "homeless"}, request, math.inf, NEVER)
 
 
 def test_a_worker_lets_a_trial_end_before_it_ends_itself(
@@ -670,7 +774,12 @@ def test_a_worker_lets_a_trial_end_before_it_ends_itself(
 ) -> None:
     """A trial that Ray stops would leave its files open, or Ray take it for one that ended by itself."""
     configuration = trials.configuration("ray", backbone=trials.small, epochs=5, rungs=(2, 5), **HEAD)
-    request = SimpleNamespace(address=None, cpus_per_trial=1, configuration=lambda *chosen: configuration)  # noqa: ARG005
+    request = SimpleNamespace(
+        address=None,
+        cpus_per_trial=1,
+        folder=Path(),
+        configuration=lambda *chosen: configuration,  # noqa: ARG005
+    )
     reported: list[dict[str, Any]] = []
 
     def report(metrics: dict[str, Any]) -> None:
@@ -680,7 +789,7 @@ def test_a_worker_lets_a_trial_end_before_it_ends_itself(
 
     monkeypatch.setattr(worker.tune, "report", report)
     with pytest.raises(SystemExit):
-        worker.run_trial({"trial": "ray"}, request, math.inf)
+        worker.run_trial({"trial": "ray"}, request, math.inf, NEVER)
 
     assert [metrics["epoch"] for metrics in reported] == [1, 2]
     assert list(scalars(configuration.tensorboard / "validation", "epoch_loss")) == [1, 2]
@@ -717,7 +826,7 @@ def test_the_weights_on_disk_are_those_of_the_best_epoch(name: str, request: pyt
     """The winner would be exported with the weights of its last epoch, or of another trial in its process."""
     ran: Ran = request.getfixturevalue(name)
     best = ran.reports[-1]["best_epoch"]
-    found = checkpoint.arrays(ran.configuration.best)
+    found = checkpoint.arrays(ran.configuration.folder / "best.npz")
 
     assert best_on_disk(ran.configuration) == best
     assert len(found) == len(ran.suffix[best])
@@ -753,7 +862,7 @@ def test_near_the_deadline_the_best_weights_are_there_after_every_epoch(trials: 
 
 def test_the_export_refuses_weights_of_another_epoch(head: Ran, tmp_path: Path) -> None:
     """A trial that was cut off would be exported with weights that do not give its figures."""
-    with pytest.raises(CheckpointError, match=r"best\.npz does not hold the weights of epoch 99"):
+    with pytest.raises(CheckpointError, match=r"best\.npz does not hold the weights of epoch 99.*previous\.npz"):
         trial.export(head.configuration, tmp_path, 99)
     assert list(tmp_path.iterdir()) == []
 
@@ -771,7 +880,7 @@ def test_a_head_start_is_trained_once_and_worth_it(
     train = probe._trained
     monkeypatch.setattr(probe, "_trained", lambda *asked: trained.append(asked) or train(*asked))
     first: list[float] = []
-    for name, start in (("random", False), ("probe", True), ("again", True)):
+    for name, start in (("random", False), ("probe", True), ("probe again", True)):
         changes = {**HEAD, "learning_rate": 1e-5, "objective": Objective("val_loss"), "place": place}
         ran = trials.run(name, backbone=trials.small, epochs=1, head_start=start, **changes)
         first.append(ran.reports[0]["last_val_loss"])

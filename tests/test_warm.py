@@ -95,6 +95,7 @@ def trials(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Trials:
     import keras
 
     folder = tmp_path_factory.mktemp("warm")
+    (folder / "trials").mkdir()
     keras.utils.set_random_seed(0)
     x = images = keras.Input((toy.image_size, toy.image_size, 3))
     for _ in range(3):
