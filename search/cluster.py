@@ -8,6 +8,11 @@ from typing import Self
 
 from search.request import Request
 
+OWN = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: every port is opened on the loopback address alone
+}
+
 
 class Cluster:
     """The cluster a search runs on: the one at an address, or an own local one that ends with the context.
@@ -21,9 +26,7 @@ class Cluster:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._up, self._over = threading.Event(), threading.Event()
-        self._fault: Exception | None = None
-        self._thread = threading.Thread(target=self._live, daemon=True, name="ray")
+        self._renew()
 
     def __enter__(self) -> Self:
         return self
@@ -32,8 +35,17 @@ class Cluster:
         self.close()
 
     def start(self) -> None:
-        """Begin to start Ray, or to join it."""
+        """Begin to start Ray, or to join it. Ray looks at its environment when it is imported."""
+        os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_USAGE_STATS_ENABLED="0")
+        if not self._request.address:
+            os.environ.update(OWN)
         self._thread.start()
+
+    def restart(self) -> None:
+        """Leave the cluster, or end an own one, and begin again: nothing of this search is left on it."""
+        self.close()
+        self._renew()
+        self.start()
 
     def wait(self) -> None:
         """Return once Ray is there; what it raised instead is raised."""
@@ -47,10 +59,14 @@ class Cluster:
         if self._up.is_set():
             self._thread.join()
 
+    def _renew(self) -> None:
+        self._up, self._over = threading.Event(), threading.Event()
+        self._fault: Exception | None = None
+        self._thread = threading.Thread(target=self._live, daemon=True, name="ray")
+
     def _live(self) -> None:
         import ray
 
-        os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_USAGE_STATS_ENABLED="0")
         quiet = {"log_to_driver": False, "configure_logging": False}
         logger = logging.getLogger("ray")
         level = logger.level

@@ -192,19 +192,27 @@ def conclusion(
     shown.print()
     shown.print(leaderboard(rows))
     lines = []
-    search = f"{record.folder.name} --storage {shlex.quote(str(record.folder.parent))}"
     if metrics:
         lines.append(f"test accuracy of trial {metrics['trial']}: {metrics['test_accuracy']:.4f}")
         lines.append(f"model: {record.best / 'model.keras'}")
     lines += [
         f"record: {record.folder}",
         f"compare the trials: tensorboard --logdir {shlex.quote(str(record.tensorboard))}",
-        f"report: python -m search.report {search}",
+        f"report: python -m search.report {_named(record)}",
     ]
     if interrupted:
-        lines.append(f"interrupted; to go on: python -m search.run --resume {search}")
+        lines.append(f"interrupted and saved; to go on: {again(record)}")
     for line in lines:
         shown.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def again(record: Record) -> str:
+    """The command that goes on with a search."""
+    return f"python -m search.run --resume {_named(record)}"
+
+
+def _named(record: Record) -> str:
+    return f"{record.folder.name} --storage {shlex.quote(str(record.folder.parent))}"
 
 
 def leaderboard(rows: Sequence[Row], limit: int = LEADERS) -> Table:

@@ -1,6 +1,7 @@
 """The search's own record on disk: every file's name, atomic writes, one row per trial.
 
-The record is the truth about a search. Reports read it, and nothing else.
+The record is the truth about a search: reports read it, and a search that goes on starts from it, and from nothing
+else. What happened to the trials is in its history; `trials.csv` is made from that.
 """
 
 import csv
@@ -11,15 +12,18 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from search.settings import SETTINGS, Value
+from search.errors import RequestError, StorageError
+from search.history import Event, History
+from search.settings import Value
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 COLUMNS = ("trial", "state", "reason", "epochs", "best_epoch", "val_accuracy", "val_loss", "seconds")
 RUNNING, COMPLETED, STOPPED, DIVERGED, FAILED = "running", "completed", "stopped", "diverged", "failed"
+SEARCH, PREVIOUS = "search.json", "search.json.previous"
 SECONDS_BETWEEN_WRITES = 1.0
 
 
@@ -44,38 +48,44 @@ class Row:
     def after(self, metrics: Mapping[str, Any]) -> "Row":
         """The row after an epoch was reported (see `trial.train`)."""
         best = {name: metrics[name] for name in ("best_epoch", "val_accuracy", "val_loss")}
-        known = best if math.isfinite(metrics["objective"]) else {}
-        return replace(self, epochs=metrics["epoch"], seconds=metrics["seconds"], **known)
-
-    def ended(self, ending: str, stopped: str) -> "Row":
-        """The row of a trial that is over: by its own `ending`, or because it was `stopped`."""
+        known = best if metrics["objective"] is not None and math.isfinite(metrics["objective"]) else {}
+        row = replace(self, epochs=metrics["epoch"], seconds=metrics["seconds"], **known)
+        ending = metrics["ending"]
         if ending.startswith("diverged"):
-            return replace(self, state=DIVERGED, reason=ending.removeprefix("diverged: "))
-        if ending:
-            return replace(self, state=COMPLETED, reason=ending)
-        return replace(self, state=STOPPED, reason=stopped)
+            return row.ended(DIVERGED, ending.removeprefix("diverged: "))
+        return row.ended(COMPLETED, ending) if ending else row
 
-    def failed(self, cause: str) -> "Row":
-        """The row of a trial that raised an error."""
-        return replace(self, state=FAILED, reason=cause)
+    def ended(self, state: str, reason: str) -> "Row":
+        """The row of a trial that is over."""
+        return replace(self, state=state, reason=reason)
 
 
 @dataclass
 class Record:
-    """The folder of one search, and the rows of its trials.
+    """The folder of one search, and what is known of its trials.
 
     Args:
         folder: `<storage>/<name>`.
+        rows: trial → its row.
+        curves: trial → epoch, from 1 → the best objective up to then, where it is a number.
+        seconds: how long the search had run when last something happened, interruptions left out.
+        damaged: how many lines of the history could not be read.
     """
 
     folder: Path
     rows: dict[str, Row] = field(default_factory=dict)
+    curves: dict[str, dict[int, float]] = field(default_factory=dict)
+    seconds: float = 0.0
+    damaged: int = 0
     _written_at: float = -math.inf
+
+    def __post_init__(self) -> None:
+        self.history = History(self.folder / "history.jsonl")
 
     @property
     def search(self) -> Path:
         """What was asked, and how it stands."""
-        return self.folder / "search.json"
+        return self.folder / SEARCH
 
     @property
     def trials(self) -> Path:
@@ -111,16 +121,96 @@ class Record:
         """The folder of one trial's checkpoints."""
         return self.folder / "trials" / trial
 
+    @property
+    def exists(self) -> bool:
+        """Whether a search has begun there."""
+        return any((self.folder / name).exists() for name in (SEARCH, PREVIOUS))
+
+    @property
+    def vacant(self) -> bool:
+        """Whether a new search may begin there: nothing is, but for what a search leaves that was killed at once."""
+        if not self.folder.is_dir():
+            return not self.folder.exists()
+        return all(path.name == "lock" for path in self.folder.iterdir())
+
+    @property
+    def ended(self) -> list[Row]:
+        """The trials that have ended."""
+        return [row for row in self.rows.values() if row.state != RUNNING]
+
+    def create(self, **about: Any) -> None:
+        """Begin the record of a new search in its folder, which is there.
+
+        Args:
+            about: what `search.json` says.
+
+        Raises:
+            RequestError: a search is there already.
+        """
+        if not self.vacant:
+            raise RequestError([f"{self.folder} holds a search already; take another --name, or --resume it"])
+        write_json(self.search, about)
+        for folder in (self.ray, self.tensorboard, self.folder / "trials"):
+            folder.mkdir()
+        self.write_trials()
+
     def write_search(self, **changes: Any) -> None:
-        """Change fields of `search.json`."""
-        known = json.loads(self.search.read_text("utf-8")) if self.search.exists() else {}
+        """Change fields of `search.json`; the file as it was before is kept beside it.
+
+        Raises:
+            StorageError: there is none.
+            OSError: it cannot be written.
+        """
+        known = read_search(self.folder)
+        write_json(self.search.with_name(PREVIOUS), known)
         write_json(self.search, {**known, **changes})
 
-    def update(self, row: Row, now: bool = False) -> None:
-        """Put a trial's row into the record; the file follows within `SECONDS_BETWEEN_WRITES`, or at once."""
-        self.rows[row.trial] = row
-        if now or time.monotonic() - self._written_at >= SECONDS_BETWEEN_WRITES:
+    def note(self, event: Event, now: bool = False) -> Row | None:
+        """Put an event into the history; `trials.csv` follows within `SECONDS_BETWEEN_WRITES`, or at once.
+
+        Events: `started` with `parameters`; `epoch` with `metrics`, the `process`, and `rung` where ASHA stopped the
+        trial there; `ended` with `state` and `reason`, where they do not follow from the last epoch; `died` with
+        `reason`, when its process did and it is to go on; `alive`, of no trial.
+
+        Args:
+            event: JSON, with its `event`, its `trial` and `at`, the seconds that the search has run.
+            now: whether it may not wait.
+
+        Returns:
+            The trial's row; `None` where the event changes none.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        row = self._apply(event)
+        over = row is not None and row.state != RUNNING
+        self.history.append(event, now or over)
+        if row and (now or over or time.monotonic() - self._written_at >= SECONDS_BETWEEN_WRITES):
             self.write_trials()
+        return row
+
+    def _apply(self, event: Event) -> Row | None:
+        self.seconds = max(self.seconds, event["at"])
+        trial = event.get("trial", "")
+        row = self.rows.get(trial)
+        match event["event"]:
+            case "started" if not row or row.state == RUNNING:
+                row = row or Row(trial, event["parameters"])
+            case "epoch" if row and row.state == RUNNING:
+                row = self._after(row, event)
+            case "ended" if row and row.state == RUNNING:
+                row = row.ended(event["state"], event["reason"])
+            case _:
+                return None
+        self.rows[trial] = row
+        return row
+
+    def _after(self, row: Row, event: Event) -> Row:
+        metrics = event["metrics"]
+        if metrics["objective"] is not None:
+            self.curves.setdefault(row.trial, {})[metrics["epoch"]] = metrics["objective"]
+        row = row.after(metrics)
+        return row.ended(STOPPED, f"by ASHA at epoch {event['rung']}") if event.get("rung") else row
 
     def write_trials(self) -> None:
         """Write `trials.csv`, in the order of the trials."""
@@ -130,34 +220,42 @@ class Record:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([*COLUMNS, *parameters])
         for row in rows:
-            plain = asdict(row)
-            writer.writerow([*(plain[name] for name in COLUMNS), *(row.parameters.get(name) for name in parameters)])
+            writer.writerow(
+                [*(getattr(row, name) for name in COLUMNS), *(row.parameters.get(name) for name in parameters)]
+            )
         write_text(self.trials, text.getvalue())
         self._written_at = time.monotonic()
 
 
 def read(folder: Path) -> Record:
-    """Read a search's rows back from `trials.csv`."""
+    """What is known of a search's trials.
+
+    Raises:
+        StorageError: it is gone.
+    """
     record = Record(folder)
-    if record.trials.exists():
-        with record.trials.open(newline="", encoding="utf-8") as file:
-            for line in csv.DictReader(file):
-                record.rows[line["trial"]] = _row(line)
+    events, record.damaged = record.history.read()
+    if not events and record.trials.exists() and record.trials.read_text("utf-8").count("\n") > 1:
+        raise StorageError(f"{record.history.path} is gone or empty, and with it what {record.trials} was made from")
+    for event in events:
+        record._apply(event)
+    record.rows = dict(sorted(record.rows.items()))
     return record
 
 
-def _row(line: Mapping[str, str]) -> Row:
-    return Row(
-        trial=line["trial"],
-        parameters={name: SETTINGS[name].read(text) for name, text in line.items() if name in SETTINGS and text},
-        state=line["state"],
-        reason=line["reason"],
-        epochs=int(line["epochs"]),
-        best_epoch=int(line["best_epoch"]) if line["best_epoch"] else None,
-        val_accuracy=float(line["val_accuracy"]) if line["val_accuracy"] else None,
-        val_loss=float(line["val_loss"]) if line["val_loss"] else None,
-        seconds=float(line["seconds"]),
-    )
+def read_search(folder: Path) -> dict[str, Any]:
+    """The fields of `search.json`; of the file as it was before, where the last one is damaged.
+
+    Raises:
+        StorageError: neither can be read.
+    """
+    faults = []
+    for path in (folder / SEARCH, folder / PREVIOUS):
+        try:
+            return dict(json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            faults.append(f"{path}: {error}")
+    raise StorageError("\n".join(["the record cannot be read:", *faults]))
 
 
 def ranked(rows: Iterable[Row], metric: str) -> list[Row]:
@@ -185,7 +283,6 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file beside its place, sync it, rename it: a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".tmp")
     with beside.open("w", encoding="utf-8") as file:
         file.write(text)

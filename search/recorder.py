@@ -1,7 +1,9 @@
 """Follows every trial of a Ray run: into the record, TensorBoard's directory and the user's eyes."""
 
-import traceback
-from collections.abc import Callable, Sequence
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
 from search.console import Display
-from search.record import COMPLETED, RUNNING, STOPPED, Record, Row, ranked
+from search.errors import StorageError, cause
+from search.record import COMPLETED, FAILED, RUNNING, STOPPED, Record, Row, ranked
 from search.scheduler import Asha
 from search.searcher import Searcher
 from search.space import Space
@@ -18,38 +21,74 @@ from search.tensorboard import Directory
 
 SAME_FAILURE_LIMIT = 3
 TIME_IS_UP = "time budget used up"
+SECONDS_BETWEEN_SIGNS = 10.0
+REPORTED = (
+    "epoch",
+    "objective",
+    "best_epoch",
+    "val_accuracy",
+    "val_loss",
+    "last_val_accuracy",
+    "last_val_loss",
+    "seconds",
+    "ending",
+)
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]
     """Follows every trial: in the record, in TensorBoard and before the user's eyes.
 
-    Ray pickles its callbacks for its own snapshot; what cannot be pickled stays behind.
+    Ray pickles its callbacks for its own snapshot; there is nothing in it that anybody needs.
+
+    Args:
+        ask_to_pause: has every trial saved and ended after its epoch.
+        trials_left: is told how many trials have not ended.
+
+    Attributes:
+        bug: the traceback of what the first trials all failed for.
+        fault: why the search's folder cannot be written.
+        pausing: set to interrupt the search.
     """
 
     def __init__(
         self,
         record: Record,
-        directory: Directory,
         space: Space,
         display: Display,
-        trials_left: Callable[[int], None] = lambda count: None,  # noqa: ARG005
+        *,
+        searcher: Searcher,
+        scheduler: Asha,
+        ask_to_pause: Callable[[], None],
+        trials_left: Callable[[int], None],
     ) -> None:
-        self._record, self._directory, self._space, self._display = record, directory, space, display
-        self._trials_left = trials_left
-        self.searcher: Searcher | None = None
-        self.scheduler: Asha | None = None
-        self.stopper = _StopOnBug(self)
+        self._record, self._space, self._display = record, space, display
+        self._directory = Directory(record.tensorboard)
+        self.searcher, self.scheduler = searcher, scheduler
+        self._ask_to_pause, self._trials_left = ask_to_pause, trials_left
+        self._running: set[str] = set()
+        self._before, self._began = record.seconds, time.monotonic()
+        self._sign_at = self._began
+        self._causes: list[str] = []
+        self.stopper = _Stopper(self)
         self.bug = ""
+        self.fault: StorageError | None = None
+        self.pausing = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_space": self._space}
+        return {}
+
+    def begin(self) -> None:
+        """The time that the search uses counts from now on."""
+        self._began = time.monotonic()
 
     def on_trial_start(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """A new row, or one that goes on; a new session."""
         number = trial.config["trial"]
         parameters = {name: value for name, value in trial.config.items() if name != "trial"}
-        self._directory.start(number, parameters)
-        self._put(self._record.rows.get(number, Row(number, parameters)).running(), now=True)
+        self._running.add(number)
+        with self._storing():
+            self._directory.start(number, parameters)
+            self._note(number, "started", parameters=parameters)
 
     def on_trial_result(
         self,
@@ -59,52 +98,120 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         result: dict[str, Any],
         **info: Any,  # noqa: ARG002
     ) -> None:
-        """An epoch more."""
-        row = self._row(trial).after(result)
-        if row.val_accuracy is not None and row.val_loss is not None:
-            self._directory.best(row.trial, row.val_accuracy, row.val_loss, row.epochs)
-        self._put(row)
+        """An epoch more, which may be the last; or a failure."""
+        number = trial.config["trial"]
+        if note := result.get("note"):
+            self._display.tell(f"trial {number} {note}")
+        if "failure" in result:
+            self._fail(number, result["failure"], result["traceback"])
+            return
+        metrics = {name: _plain(result[name]) for name in REPORTED}
+        with self._storing():
+            process = f"{result.get('hostname')} {result.get('pid')}"
+            rung = self.scheduler.stopped.get(number)
+            row = self._note(number, "epoch", metrics=metrics, rung=rung, process=process)
+            if row and row.val_accuracy is not None and row.val_loss is not None:
+                self._directory.best(row.trial, row.val_accuracy, row.val_loss, row.epochs)
+            if row and row.state != RUNNING:
+                self._causes.append("")
+                self._ended(row)
 
     def on_trial_complete(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """The trial ended by itself, or ASHA stopped it."""
-        rung = self.scheduler.stopped.get(trial.trial_id) if self.scheduler else None
-        reason = f"by ASHA at epoch {rung}" if rung else TIME_IS_UP
-        self._end(self._row(trial).ended(trial.last_result.get("ending", ""), reason))
+        """Its process has let go of it."""
+        self._running.discard(trial.config["trial"])
+
+    def on_trial_recover(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """Its process died, and it goes on in another."""
+        number, reason = trial.config["trial"], cause(self._error(trial))
+        self._running.discard(number)
+        if not self.fault:
+            with self._storing():
+                self._note(number, "died", reason=reason)
+                self._display.tell(f"trial {number} goes on from its last checkpoint: {reason}")
 
     def on_trial_error(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """The trial raised an error."""
-        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
-        self._end(self._row(trial).failed(_cause(error)))
-        ended = [row for row in self._record.rows.values() if row.state != RUNNING]
-        if len(ended) == SAME_FAILURE_LIMIT and len({(row.state, row.reason) for row in ended}) == 1:
-            self.bug = "".join(traceback.format_exception(error))
+        """Its process died once too often."""
+        number, error = trial.config["trial"], self._error(trial)
+        self._running.discard(number)
+        if not self.fault:
+            self._fail(number, cause(error), str(error))
+
+    def on_step_end(self, iteration: int, trials: Sequence[Trial], **info: Any) -> None:  # noqa: ARG002
+        """Show that the search is alive; begin to pause."""
+        if time.monotonic() - self._sign_at >= SECONDS_BETWEEN_SIGNS:
+            with self._storing():
+                self._note("", "alive")
+        if self.searcher.fault and not self.fault:
+            self.fault = self._lost(self.searcher.fault)
+        if self.pausing and not self.scheduler.pausing:
+            self.scheduler.pausing = self.searcher.pausing = True
+            self._ask_to_pause()
+            self._display.tell("interrupted: trials that run are saved after their epoch; once more ends at once")
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing that runs is to be waited for."""
+        return bool(self.bug or self.fault or (self.scheduler.pausing and not self._running))
 
     def close(self) -> None:
         """End what was cut off with the search."""
-        for row in list(self._record.rows.values()):
-            if row.state == RUNNING:
-                self._end(row.ended("", "the search was ended" if self.bug else TIME_IS_UP))
-        self._record.write_trials()
-        if self.searcher:
+        with self._storing():
+            for row in list(self._record.rows.values()):
+                if row.state == RUNNING:
+                    self._end(row.trial, STOPPED, "the search was ended" if self.bug else TIME_IS_UP)
+            self._record.write_trials()
             self.searcher.close()
 
-    def _row(self, trial: Trial) -> Row:
-        return self._record.rows[trial.config["trial"]]
+    def _error(self, trial: Trial) -> BaseException:
+        """What ended a trial's process, from Ray's own folder on this machine; that the storage is lost is noted."""
+        if not trial.pickled_error_file:
+            return RuntimeError(Path(trial.error_file).read_text("utf-8").strip().splitlines()[-1])
+        error: BaseException = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+        origin = getattr(error, "cause", None)
+        if isinstance(origin, StorageError):
+            self.fault = self.fault or origin
+        return error
 
-    def _put(self, row: Row, now: bool = False) -> None:
-        self._record.update(row, now)
-        best = ranked(self._record.rows.values(), self._space.objective.metric)
-        self._display.show(row, best[0] if best else None)
+    def _fail(self, number: str, reason: str, traceback: str) -> None:
+        print(f"trial {number} failed:\n{traceback}", flush=True)  # into the log
+        with self._storing():
+            self._end(number, FAILED, reason)
+        self._causes.append(reason)
+        if len(self._causes) == SAME_FAILURE_LIMIT and len(set(self._causes)) == 1:
+            self.bug = traceback
 
-    def _end(self, row: Row) -> None:
+    def _end(self, number: str, state: str, reason: str) -> None:
+        row = self._note(number, "ended", state=state, reason=reason)
+        if row:
+            self._ended(row)
+
+    def _ended(self, row: Row) -> None:
         self._directory.end(row.trial, succeeded=row.state in (COMPLETED, STOPPED))
-        self._put(row, now=True)
-        ended = [row for row in self._record.rows.values() if row.state != RUNNING]
-        self._trials_left(self._space.budget.trials - len(ended))
+        self._trials_left(self._space.budget.trials - len(self._record.ended))
+
+    def _note(self, number: str, event: str, **facts: Any) -> Row | None:
+        self._sign_at = time.monotonic()
+        at = round(self._before + self._sign_at - self._began, 3)
+        row = self._record.note({"event": event, "trial": number, "at": at, **facts}, now=event == "started")
+        if row:
+            best = ranked(self._record.rows.values(), self._space.objective.metric)
+            self._display.show(row, best[0] if best else None)
+        return row
+
+    def _lost(self, error: OSError) -> StorageError:
+        return StorageError(f"{self._record.folder} cannot be written: {error}")
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
+        """The search ends when its folder cannot be written any more."""
+        try:
+            yield
+        except OSError as error:
+            self.fault = self.fault or self._lost(error)
 
 
-class _StopOnBug(Stopper):  # type: ignore[misc]
-    """Ends the search once its recorder has seen a bug."""
+class _Stopper(Stopper):  # type: ignore[misc]
+    """Ends the search when its recorder says so."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -113,11 +220,9 @@ class _StopOnBug(Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
-        return bool(getattr(self._recorder, "bug", ""))
+        return getattr(self._recorder, "over", False)
 
 
-def _cause(error: BaseException) -> str:
-    """The first line of what went wrong in a trial."""
-    origin = getattr(error, "cause", None) or error
-    lines = str(origin).strip().splitlines()
-    return f"{type(origin).__name__}: {lines[0]}" if lines else type(origin).__name__
+def _plain(value: Any) -> Any:
+    """A value for JSON, which has no not-a-number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

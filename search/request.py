@@ -9,7 +9,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +45,7 @@ class Request:
         place: the images, and where their features lie.
         cuts: where features are kept.
         limit: bytes that all features of a node may take.
+        weights_of: unfreeze depth → bytes of the weights that a trial trains.
     """
 
     space: space.Space
@@ -62,6 +63,7 @@ class Request:
     place: Place | None = None
     cuts: tuple[int, ...] = ()
     limit: int = 0
+    weights_of: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def features(self) -> Place:
@@ -177,7 +179,17 @@ def complete(request: Request, found: data.Dataset, preparation: Preparation, pr
     wanted = [blocks - depth for depth in space.depths] + [blocks] * (settings["head_start"] == "probe")
     device = "gpu" if request.gpus_per_trial else "cpu"
     cuts = features.worthwhile(place, wanted, described["multiplications"], device, limit)
-    return replace(request, space=space, image_size=image_size, place=place, cuts=tuple(cuts), limit=limit)
+    head = (described["shapes"][-1][0] + 1) * len(dataset.classes)
+    weights = {depth: 4 * (head + sum(described["parameters"][blocks - depth :])) for depth in space.depths}
+    return replace(
+        request,
+        space=space,
+        image_size=image_size,
+        place=place,
+        cuts=tuple(cuts),
+        limit=limit,
+        weights_of=weights,
+    )
 
 
 class _Numbers:
@@ -288,7 +300,7 @@ def _folder(options: argparse.Namespace, space_name: str, faults: list[str]) -> 
         faults.append(f"--storage {misplaced}")
     if not NAME.fullmatch(name):
         faults.append(f"--name {name!r}: letters, digits, '.', '_' and '-' are allowed, and a letter or digit first")
-    elif not misplaced and not options.resume and (storage / name).exists():
+    elif not misplaced and not options.resume and not Record(storage / name).vacant:
         faults.append(f"--name {name}: {storage / name} exists already; take another name, or --resume {name}")
     return storage.absolute() / name
 
@@ -300,33 +312,3 @@ def _storage_fault(storage: str) -> str | None:
         return f"{storage}: only folders are supported; mount the storage and name the folder"
     fault = machine.unwritable(Path(storage))
     return fault and f"{storage}: {fault}"
-
-
-def summary(request: Request) -> str:
-    """The request in a line, for the user."""
-    settings, budget = request.space.settings, request.space.budget
-    images = "/".join(str(len(items)) for items in request.images.items.values())
-    return (
-        f"search {request.folder.name}: {budget.trials} trials of at most {budget.epochs} epochs, "
-        f"backbone {settings['backbone']} with weights {request.weights}, "
-        f"{images} images of {len(request.images.classes)} classes at {request.image_size} pixels"
-    )
-
-
-def described(request: Request) -> dict[str, Any]:
-    """The request as plain data, for `search.json`."""
-    dataset = request.images
-    settings = {**request.space.settings, "weights": request.weights, "image_size": request.image_size}
-    return {
-        "space": request.space.declaration(),
-        "settings": settings,
-        "seed": request.seed,
-        "data": {
-            "fingerprint": dataset.fingerprint,
-            "classes": list(dataset.classes),
-            "images": {split: len(items) for split, items in dataset.items.items()},
-            "skipped": [list(item) for item in dataset.skipped],
-            "notes": list(dataset.notes),
-        },
-        "resources": {name: value for name, value in vars(request).items() if "cpus" in name or "gpus" in name},
-    }

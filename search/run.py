@@ -1,8 +1,10 @@
 """The command line: reads the options and calls `tune`."""
 
 import argparse
+import contextlib
 import importlib
 import shlex
+import signal
 import sys
 import threading
 import traceback
@@ -12,12 +14,13 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from search import request, resume
+from search import plan, request, resume
 from search.cluster import Cluster
-from search.console import Display, Steps, complain, conclusion, console, quiet
-from search.errors import RequestError, SearchError, unknown
+from search.console import Display, Steps, again, complain, conclusion, console, quiet
+from search.errors import RequestError, SearchError, StorageError, unknown
+from search.lock import Lock
 from search.prepare import Preparation
-from search.record import Record, now, read
+from search.record import Record, now
 
 DONE, FAILED, WRONG_REQUEST, SOME_TRIALS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 RECORDED_VERSIONS = (
@@ -58,7 +61,7 @@ def parser() -> Parser:
     add("--epochs", metavar="N", help="how long each at most")
     add("--time-budget", metavar="SECONDS", help="how long in all at most")
     add("--name", metavar="NAME", help="the search's folder under --storage (default: space and time)")
-    add("--resume", metavar="NAME", help="go on with a search that was interrupted")
+    add("--resume", metavar="NAME", help="go on with a search, whatever ended it")
     add("--storage", default="results", metavar="DIR", help="where searches are kept (default: results)")
     add("--cache", metavar="DIR", help="this node's cache (default: below the user's cache folder)")
     add("--address", metavar="ADDR", help="join a Ray cluster: auto, or host:port (default: an own local Ray)")
@@ -73,6 +76,8 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in signals]
     try:
         options = _parse(given)
         if options.resume is not None:
@@ -82,42 +87,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(f"error: {error}")
         return WRONG_REQUEST if isinstance(error, RequestError) else FAILED
     except KeyboardInterrupt:
-        complain("interrupted at once; a search that had begun can go on with --resume NAME")
+        complain("interrupted before the search began; nothing is left of it")
         return INTERRUPTED
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _search(asked: request.Request, options: argparse.Namespace, given: list[str]) -> int:
     shown = console()
     importing = threading.Thread(target=importlib.import_module, args=("search.tune",))
-    with Preparation(asked.source, asked.cache) as preparation, Cluster(asked) as cluster:
+    with contextlib.ExitStack() as stack:
+        if options.resume:
+            stack.enter_context(Lock(asked.folder))
+        preparation = stack.enter_context(Preparation(asked.source, asked.cache))
+        cluster = stack.enter_context(Cluster(asked))
         preparation.start()
         found = request.find(asked, Steps(shown))
         cluster.start()
         importing.start()
         asked = request.complete(asked, found, preparation, Steps(shown))
-        record, about = _recorded(asked, options, given)
-        skipped = [f"skipped {path}: {reason}" for path, reason in about["data"]["skipped"]]
-        for line in [*skipped, *about["data"]["notes"], request.summary(asked)]:
-            shown.print(line, markup=False, highlight=False, soft_wrap=True)
-        return _run(asked, record, preparation, cluster, resumed=bool(options.resume), shown=shown)
+        about = plan.described(asked)
+        if options.resume:
+            record = resume.record(asked.folder, about)
+            plan.demand_room(asked, asked.space.budget.trials - len(record.ended))
+            record.write_search(status="running", ended=None)
+        else:
+            plan.demand_room(asked, asked.space.budget.trials)
+            asked.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(Lock(asked.folder))
+            record = Record(asked.folder)
+            record.create(status="running", **about, **_origin(options, given))
+        try:
+            lines = [f"skipped {path}: {reason}" for path, reason in about["data"]["skipped"]]
+            if record.damaged:
+                lines.append(f"{record.history.path}: {record.damaged} damaged lines are left out")
+            for line in [*lines, *about["data"]["notes"], plan.summary(asked)]:
+                shown.print(line, markup=False, highlight=False, soft_wrap=True)
+            return _run(asked, record, preparation, cluster, resumed=bool(options.resume), shown=shown)
+        except KeyboardInterrupt:
+            _close(record, "interrupted")
+            complain(f"interrupted at once; to go on: {again(record)}")
+            return INTERRUPTED
 
 
-def _recorded(asked: request.Request, options: argparse.Namespace, given: list[str]) -> tuple[Record, dict[str, Any]]:
-    """The record of a new search, or of the one that goes on, and what is asked."""
-    about = request.described(asked)
-    if options.resume:
-        resume.demand_unchanged(about, Record(asked.folder))
-        record = read(asked.folder)
-        record.write_search(status="running", ended=None)
-        return record, about
-    record = Record(asked.folder)
+def _origin(options: argparse.Namespace, given: list[str]) -> dict[str, Any]:
+    """Where a search comes from, for the record."""
     command = shlex.join(["python", "-m", "search.run", *given])
     versions = {
         name: d.version for d in metadata.distributions() if (name := d.name.replace("_", "-")) in RECORDED_VERSIONS
     }
-    about |= {"command": command, "versions": versions, "options": vars(options), "started": now()}
-    record.write_search(status="running", **about)
-    return record, about
+    return {"command": command, "versions": versions, "options": vars(options), "started": now()}
 
 
 def _run(
@@ -136,21 +156,29 @@ def _run(
 
             display = Display(user, asked.space.budget, record.rows)
             outcome = tune.run(asked, record, display, preparation, cluster=cluster, resume=resumed)
-        except KeyboardInterrupt:
-            record.write_search(status="interrupted", ended=now())
-            raise
+        except StorageError as error:
+            _close(record, "failed")
+            raise StorageError(
+                f"{error}\nwhat was recorded is kept; to go on, once it is back: {again(record)}"
+            ) from error
         except SearchError:
-            record.write_search(status="failed", ended=now())
+            _close(record, "failed")
             raise
         except Exception:  # noqa: BLE001 a bug: it is shown whole, and the record says so
-            record.write_search(status="failed", ended=now())
-            user.print(f"{traceback.format_exc()}\nThe search failed; its log is {log}", markup=False, highlight=False)
+            _close(record, "failed")
+            said = f"{traceback.format_exc()}\nThe search failed; its log is {log}\nto go on with it: {again(record)}"
+            user.print(said, markup=False, highlight=False, soft_wrap=True)
             return FAILED
-    record.write_search(status="interrupted" if outcome.interrupted else "done", ended=now())
+    _close(record, "interrupted" if outcome.interrupted else "done")
     conclusion(shown, record, outcome.ranked, outcome.metrics, outcome.interrupted)
     if outcome.interrupted:
         return INTERRUPTED
     return SOME_TRIALS_FAILED if outcome.failed else DONE
+
+
+def _close(record: Record, status: str) -> None:
+    with contextlib.suppress(OSError, StorageError):  # a storage that is lost has been told of
+        record.write_search(status=status, ended=now())
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

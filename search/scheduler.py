@@ -2,17 +2,17 @@
 
 The stopping variant of Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning"
 (https://arxiv.org/abs/1810.05934), as Ray implements it: a trial that reaches a rung goes on if it is among the best
-1 / reduction_factor of those that reached it before. Ray keeps no scheduler state over a restart; this one does.
+1 / reduction_factor of those that reached it before. Ray keeps no scheduler state over a restart; here the rungs follow
+from the curves of the trials, which the record holds.
 """
 
-import json
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-from search.record import write_json
+from search.record import COMPLETED, DIVERGED, Record
 from search.space import Budget, Objective
 
 
@@ -22,10 +22,14 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
     Args:
         budget: gives the rungs.
         objective: gives the direction.
-        path: where the rungs are kept as JSON.
+        record: of the search; its trials are in the rungs that they reached.
+
+    Attributes:
+        stopped: trial → the rung at which it was stopped.
+        pausing: no trial starts any more.
     """
 
-    def __init__(self, budget: Budget, objective: Objective, path: Path) -> None:
+    def __init__(self, budget: Budget, objective: Objective, record: Record) -> None:
         super().__init__(
             time_attr="epoch",
             metric="objective",
@@ -34,25 +38,29 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
             grace_period=min(budget.first_rung, budget.epochs),
             reduction_factor=budget.reduction_factor,
         )
-        self._path = path
         self.stopped: dict[str, int] = {}
+        self.pausing = False
+        for trial, curve in record.curves.items():
+            row = record.rows[trial]
+            by_itself = row.epochs if row.state in (COMPLETED, DIVERGED) else None
+            for rung, values in self._rungs:
+                if rung in curve and rung != by_itself:
+                    values[trial] = self._metric_op * curve[int(rung)]
 
     @property
     def _rungs(self) -> list[tuple[float, dict[str, float]]]:
         return self._brackets[0]._rungs  # type: ignore[no-any-return]
 
-    def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Decide at a rung. A trial that ends by itself is left to do so; one stopped before a restart stays so."""
-        if trial.trial_id in self.stopped:
-            return str(TrialScheduler.STOP)
-        if result.get("ending"):
+    def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
+        """Decide at a rung. A trial that ends by itself is left to do so."""
+        if "failure" in result or result["ending"]:
             return str(TrialScheduler.CONTINUE)
-        recorded = sum(len(values) for _, values in self._rungs)
-        decision = super().on_trial_result(controller, trial, result)
+        number, epoch = trial.config["trial"], result["epoch"]
+        decision = self._brackets[0].on_result(
+            SimpleNamespace(trial_id=number), epoch, self._metric_op * result["objective"]
+        )
         if decision == TrialScheduler.STOP:
-            self.stopped[trial.trial_id] = result["epoch"]
-        if sum(len(values) for _, values in self._rungs) > recorded:
-            self._save()
+            self.stopped[number] = epoch
         return str(decision)
 
     def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:
@@ -63,13 +71,9 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
         self._trial_info.pop(trial.trial_id, None)
         controller._reuse_actors = not result.get("crowded")
 
-    def _save(self) -> None:
-        rungs = [[milestone, values] for milestone, values in self._rungs]
-        write_json(self._path, {"rungs": rungs, "stopped": self.stopped})
+    def choose_trial_to_run(self, controller: Any) -> Trial | None:
+        """The next trial; none while the search pauses."""
+        return None if self.pausing else super().choose_trial_to_run(controller)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self._path.exists():
-            saved = json.loads(self._path.read_text("utf-8"))
-            self._brackets[0]._rungs = [(milestone, values) for milestone, values in saved["rungs"]]
-            self.stopped = saved["stopped"]
+    def __getstate__(self) -> dict[str, Any]:
+        return {}

@@ -2,21 +2,24 @@
 
 Ray's own OptunaSearch tells Optuna that a trial which ASHA stopped was complete, and leaves diverged ones running.
 Here a stopped trial is PRUNED at its last epoch, one that ended by itself COMPLETE, a diverged or failed one FAIL. The
-study stays in memory, saved with Ray's snapshot, and is mirrored to an Optuna journal as it grows.
+study stays in memory, made anew from the record where a search goes on, and is mirrored to an Optuna journal.
 """
 
 import math
-import pickle
+from collections import deque
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from ray.tune.search.optuna import OptunaSearch
+from ray import tune
 
+from search.record import COMPLETED, RUNNING, STOPPED, Record, Row
 from search.space import Space
 
 
@@ -47,33 +50,46 @@ def build_sampler(sampler: str, seed: int) -> BaseSampler:
             raise ValueError(f"unknown sampler {sampler!r}")
 
 
-class Searcher(OptunaSearch):  # type: ignore[misc]
+class Searcher(tune.search.Searcher):  # type: ignore[misc]
     """Proposes configurations of a space; each carries its number as `trial`.
+
+    What it proposes depends on the space, the seed, the trial's number and the trials so far, and on nothing else, so
+    that a search that goes on proposes what the uninterrupted one would have.
 
     Args:
         space: resolved for the backbone.
         sampler: `tpe`, `random`, `qmc` or `gp`.
         seed: of the sampler.
-        journal: the file the study is mirrored to.
+        record: of the search; the trials it knows are told to the study, those without an end proposed first.
     """
 
-    def __init__(self, space: Space, sampler: str, seed: int, journal: Path) -> None:
+    def __init__(self, space: Space, sampler: str, seed: int, record: Record) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        super().__init__(
-            space=space.suggest,
-            metric="objective",
-            mode=space.objective.mode,
-            points_to_evaluate=[dict(point) for point in space.start],
-            sampler=build_sampler(sampler, seed),
-            study_name=space.name,
-        )
-        self._journal = Journal(journal, self._ot_study)
+        super().__init__(metric="objective", mode=space.objective.mode)
+        self._space, self._sampler, self._seed = space, sampler, seed
+        direction = StudyDirection.MAXIMIZE if space.objective.mode == "max" else StudyDirection.MINIMIZE
+        self._study = optuna.create_study(direction=direction, study_name=space.name)
+        self._lasting = build_sampler(sampler, seed) if sampler == "qmc" else None  # its points are one sequence
+        self._trials: dict[str, optuna.Trial] = {}
+        self._waiting: deque[optuna.Trial] = deque()
+        self.pausing = False
+        self._know(record)
+        self._journal = Journal(record.journal, self._study)
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """The next configuration."""
-        configuration = super().suggest(trial_id)
+    @property
+    def fault(self) -> OSError | None:
+        """Why the journal cannot be written."""
+        return self._journal.fault
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The next configuration; `FINISHED` where no further trial is to begin."""
+        if self.pausing:
+            return str(self.FINISHED)
+        trial = self._waiting.popleft() if self._waiting else self._ask()
+        configuration = self._space.suggest(trial)
+        self._trials[trial_id] = trial
         self._journal.update(self._frozen(trial_id))
-        return {**configuration, "trial": f"{self._ot_trials[trial_id].number:04d}"}
+        return {**configuration, "trial": f"{trial.number:04d}"}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tell Optuna the best objective so far, at its epoch."""
@@ -81,68 +97,121 @@ class Searcher(OptunaSearch):  # type: ignore[misc]
         self._journal.update(self._frozen(trial_id))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell Optuna how the trial ended."""
-        if trial_id in self._completed_trials:
+        """Tell Optuna how the trial ended; one that was paused has not."""
+        if self._frozen(trial_id).state.is_finished():
             return
-        ending = (result or {}).get("ending", "")
-        if error or not result or ending.startswith("diverged"):
+        if error or not result or "failure" in result:
             self._tell(trial_id, TrialState.FAIL)
-        else:
+            return
+        ending = result["ending"]
+        if not ending.startswith("diverged"):
             self._report(trial_id, result)
-            if ending:
-                self._tell(trial_id, TrialState.COMPLETE, result["objective"])
-            else:
-                self._tell(trial_id, TrialState.PRUNED)
+        if ending:
+            self._tell(trial_id, *_told(ending, result["objective"]))
+        elif not result.get("paused"):
+            self._tell(trial_id, TrialState.PRUNED)
 
     def close(self) -> None:
         """Leave no trial running: one that was cut off is PRUNED at its last epoch, or FAIL if it has none."""
-        for trial_id in self._ot_trials:
-            if trial_id not in self._completed_trials:
-                seen = self._frozen(trial_id).intermediate_values
-                self._tell(trial_id, TrialState.PRUNED if seen else TrialState.FAIL)
+        self._trials |= {f"waiting {trial.number}": trial for trial in self._waiting}
+        for trial_id in self._trials:
+            frozen = self._frozen(trial_id)
+            if not frozen.state.is_finished():
+                self._tell(trial_id, TrialState.PRUNED if frozen.intermediate_values else TrialState.FAIL)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a search goes on from its own record, not from Ray's snapshot."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing; see `save`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def _know(self, record: Record) -> None:
+        """Tell the study what the record holds."""
+        numbers = [int(number) for number in record.rows]
+        for number in range(max(numbers, default=-1) + 1):
+            row = record.rows.get(f"{number:04d}")
+            trial = self._ask(row)
+            self._space.suggest(trial)
+            if not row:  # it was proposed and never begun
+                self._waiting.append(trial)
+                continue
+            for epoch, objective in record.curves.get(row.trial, {}).items():
+                trial.report(objective, epoch)
+            if row.state == RUNNING:
+                self._waiting.append(trial)
+            elif row.state == COMPLETED:
+                self._study.tell(trial, max(record.curves[row.trial].items())[1])
+            else:
+                pruned = row.state == STOPPED and record.curves.get(row.trial)
+                self._study.tell(trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)
+
+    def _ask(self, known: Row | None = None) -> optuna.Trial:
+        """The study's next trial: a known one as it was, or a start point, or what the sampler proposes."""
+        number = len(self._study.get_trials(deepcopy=False))
+        begun = dict(enumerate(self._space.start)).get(number)
+        fixed = known.parameters if known else begun
+        if fixed is not None:
+            self._study.enqueue_trial(dict(fixed))
+        chance = RandomSampler(self._seed) if known else build_sampler(self._sampler, _mixed(self._seed, number))
+        self._study.sampler = self._lasting or chance
+        trial = self._study.ask()
+        if self._lasting and known and begun is None:
+            _ = trial.relative_params  # the sequence goes on by the point that it gave this trial
+        return trial
 
     def _report(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report an epoch once: Ray tells of a last one twice, a resumed trial may run one again."""
         known = self._frozen(trial_id).intermediate_values
         if math.isfinite(result["objective"]) and result["epoch"] not in known:
-            self._ot_trials[trial_id].report(result["objective"], result["epoch"])
+            self._trials[trial_id].report(result["objective"], result["epoch"])
 
     def _tell(self, trial_id: str, state: TrialState, value: float | None = None) -> None:
-        self._ot_study.tell(self._ot_trials[trial_id], value, state=state)
-        self._completed_trials.add(trial_id)
+        self._study.tell(self._trials[trial_id], value, state=state)
         self._journal.update(self._frozen(trial_id))
 
     def _frozen(self, trial_id: str) -> FrozenTrial:
-        trial: FrozenTrial = self._ot_study._storage.get_trial(self._ot_trials[trial_id]._trial_id)
+        trial: FrozenTrial = self._study._storage.get_trial(self._trials[trial_id]._trial_id)
         return trial
 
-    def save(self, checkpoint_path: str) -> None:
-        """Save all but the journal's handle."""
-        state = {name: value for name, value in self.__dict__.items() if name != "_journal"}
-        Path(checkpoint_path).write_bytes(pickle.dumps(state))
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore the study, and write the journal anew from it."""
-        super().restore(checkpoint_path)
-        self._journal = Journal(self._journal.path, self._ot_study)
+def _told(ending: str, objective: float) -> tuple[TrialState, float | None]:
+    return (TrialState.FAIL, None) if ending.startswith("diverged") else (TrialState.COMPLETE, objective)
+
+
+def _mixed(seed: int, number: int) -> int:
+    """A seed for each trial of a search."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 class Journal:
-    """An Optuna journal file that follows a study held in memory, for optuna-dashboard."""
+    """An Optuna journal file that follows a study held in memory, for optuna-dashboard.
+
+    Attributes:
+        fault: why it cannot be written; nothing more is tried then.
+    """
 
     def __init__(self, path: Path, study: optuna.Study) -> None:
-        self.path = path
+        self.fault: OSError | None = None
+        self._ids: dict[int, int] = {}
+        self._seen: dict[int, int] = {}
         path.unlink(missing_ok=True)
         self._storage = JournalStorage(JournalFileBackend(str(path)))
         self._study = self._storage.create_new_study([study.direction], study.study_name)
-        self._ids: dict[int, int] = {}
-        self._seen: dict[int, int] = {}
         for trial in study.get_trials(deepcopy=False):
-            if trial.state != TrialState.WAITING:
-                self.update(trial)
+            self.update(trial)
 
     def update(self, trial: FrozenTrial) -> None:
         """Add what is new about a trial."""
+        if not self.fault:
+            try:
+                self._update(trial)
+            except OSError as error:
+                self.fault = error
+
+    def _update(self, trial: FrozenTrial) -> None:
         if trial.number not in self._ids:
             self._ids[trial.number] = self._storage.create_new_trial(self._study, template_trial=trial)
         else:

@@ -1,22 +1,28 @@
 """Joins searcher, scheduler and trial in one `ray.tune.Tuner`. The only place where Ray meets a trial."""
 
+import contextlib
 import functools
 import math
 import os
 import signal
+import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 import ray
 from ray import tune
+from ray.air.execution._internal.actor_manager import RayActorManager as ActorManager
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from search import winner, worker
 from search.cluster import Cluster, slots
 from search.console import Display
-from search.errors import NoUsableTrialError
+from search.errors import NoUsableTrialError, cause
 from search.prepare import Preparation
 from search.record import FAILED, Record, Row, ranked
 from search.recorder import Recorder
@@ -59,22 +65,35 @@ def run(
         NoUsableTrialError: no trial gave a model.
         RepeatedFailureError: the first trials all failed for one cause.
     """
-    directory = Directory(record.tensorboard)
     if not resume:
-        directory.declare(request.space)
-        record.write_trials()
-    exporter = winner.Exporter(request, functools.partial(slots, request))
-    recorder = Recorder(record, directory, request.space, display, exporter.trials_left)
+        Directory(record.tensorboard).declare(request.space)
+    pause, metric = worker.Pause(), request.space.objective.metric
+    left = int(str(request.space.settings["max_failures"]))
     try:
         with display:
             begun = _prepare(request, preparation, display)
-            cluster.wait()
-            begun.wait()
-            interrupted = _fit(request, recorder, resume)
-        best = ranked(record.rows.values(), request.space.objective.metric)
-        failed = sum(row.state == FAILED for row in record.rows.values())
+            while True:
+                cluster.wait()
+                begun.wait()
+                exporter = winner.Exporter(request, functools.partial(slots, request))
+                recorder = _recorder(request, record, display, pause, exporter)
+                try:
+                    interrupted = _fit(request, record, recorder, pause)
+                    break
+                except Exception as error:
+                    if not left or not _of_ray(error):
+                        raise
+                    left -= 1
+                    display.tell(
+                        f"Ray is started anew, and every trial goes on from its last checkpoint: {cause(error)}"
+                    )
+                    cluster.restart()
+        if recorder.fault:
+            raise recorder.fault
         if recorder.bug:
             raise RepeatedFailureError(recorder.bug)
+        best = ranked(record.rows.values(), metric)
+        failed = sum(row.state == FAILED for row in record.rows.values())
         if not best and not interrupted:
             raise NoUsableTrialError(f"no trial gave a model; {record.trials} says why for each of them")
         metrics = {}
@@ -83,6 +102,28 @@ def run(
         return Outcome(best, failed, interrupted, metrics)
     finally:
         cluster.close()
+
+
+def _recorder(
+    request: Request, record: Record, display: Display, pause: worker.Pause, exporter: winner.Exporter
+) -> Recorder:
+    """What follows the trials, with a searcher and a scheduler that know all that the record does."""
+    space = request.space
+    return Recorder(
+        record,
+        space,
+        display,
+        searcher=Searcher(space, str(space.settings["sampler"]), request.seed, record),
+        scheduler=Asha(space.budget, space.objective, record),
+        ask_to_pause=pause.ask,
+        trials_left=exporter.trials_left,
+    )
+
+
+def _of_ray(error: BaseException) -> bool:
+    """Whether Ray itself failed, not what it was given: Tune ends at what it does not expect of a process."""
+    found = error if isinstance(error, RayError) else error.__cause__
+    return isinstance(found, RayError) and not isinstance(found, RayTaskError)
 
 
 def _prepare(request: Request, preparation: Preparation, display: Display) -> threading.Event:
@@ -102,6 +143,10 @@ def _prepare(request: Request, preparation: Preparation, display: Display) -> th
             fault = str(error)
         finally:
             begun.set()
+        with contextlib.suppress(ValueError):  # the search is over, and nobody listens
+            tell(fault)
+
+    def tell(fault: str) -> None:
         if fault:
             display.tell(f"the features are not kept: {fault}; every trial runs the frozen layers itself")
 
@@ -112,24 +157,27 @@ def _prepare(request: Request, preparation: Preparation, display: Display) -> th
     return begun
 
 
-def _fit(request: Request, recorder: Recorder, resume: bool) -> bool:
-    """Run the trials; return whether the search was interrupted."""
-    tuner = _restored(request, recorder) if resume else _new(request, recorder)
-    with _Interruption() as interruption:
-        tuner.fit()
-    if not interruption.happened:
+def _fit(request: Request, record: Record, recorder: Recorder, pause: worker.Pause) -> bool:
+    """Run the trials that are left; return whether the search was interrupted."""
+    budget = request.space.budget
+    trials = budget.trials - len(record.ended)
+    seconds = budget.time_s - record.seconds if budget.time_s else None
+    if trials > 0 and (seconds is None or seconds > 0):
+        recorder.begin()
+        with tempfile.TemporaryDirectory(prefix="finetune-search-") as folder, _Interruption(recorder):
+            _tuner(request, recorder, pause, folder=Path(folder), trials=trials, seconds=seconds).fit()
+    if not recorder.pausing and not recorder.fault:
         recorder.close()
-    return interruption.happened
+    return recorder.pausing
 
 
 class _Interruption:
-    """Ctrl-C and SIGTERM, once: Ray saves its state and ends `fit`; twice: at once."""
+    """Ctrl-C and SIGTERM, once: the running trials are saved after their epoch, then `fit` ends; twice: at once."""
 
-    def __init__(self) -> None:
-        self.happened = False
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
 
     def __enter__(self) -> Self:
-        os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
         self._before = {number: signal.signal(number, self._catch) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -138,53 +186,60 @@ class _Interruption:
             signal.signal(number, handler)
 
     def _catch(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        ray_listens = callable(signal.getsignal(signal.SIGUSR1))
-        if self.happened or not ray_listens:
+        if self._recorder.pausing:
             raise KeyboardInterrupt
-        self.happened = True
-        signal.raise_signal(signal.SIGUSR1)
+        self._recorder.pausing = True
 
 
-def _trainable(request: Request) -> Any:
+def _tuner(
+    request: Request, recorder: Recorder, pause: worker.Pause, *, folder: Path, trials: int, seconds: float | None
+) -> tune.Tuner:
+    """Ray's part of a search.
+
+    Args:
+        folder: for what Ray writes; nobody reads it.
+        trials: how many are left.
+        seconds: how many are left.
+    """
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(sys.maxsize)
+    ActorManager._actor_task_failed = _died
     resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
-    deadline = time.time() + (request.space.budget.time_s or math.inf)
-    return tune.with_resources(
-        functools.partial(worker.run_trial, request=ray.put(request), deadline=deadline), resources
-    )
-
-
-def _new(request: Request, recorder: Recorder) -> tune.Tuner:
-    space, record = request.space, Record(request.folder)
-    recorder.searcher = Searcher(space, str(space.settings["sampler"]), request.seed, record.journal)
-    recorder.scheduler = Asha(space.budget, space.objective, record.ray / "rungs.json")
+    deadline = time.time() + (math.inf if seconds is None else seconds)
+    run = functools.partial(worker.run_trial, request=ray.put(request), deadline=deadline, pause=pause)
     return tune.Tuner(
-        _trainable(request),
+        tune.with_resources(run, resources),
         tune_config=tune.TuneConfig(
             search_alg=recorder.searcher,
             scheduler=recorder.scheduler,
-            num_samples=space.budget.trials,
+            num_samples=trials,
             max_concurrent_trials=request.max_concurrent or slots(request),
-            time_budget_s=space.budget.time_s,
+            time_budget_s=seconds,
             reuse_actors=True,
             trial_dirname_creator=lambda t: str(t.trial_id),
         ),
         run_config=tune.RunConfig(
-            name=record.ray.name,
-            storage_path=str(record.folder),
+            name="trials",
+            storage_path=str(folder),
             stop=recorder.stopper,
             callbacks=[recorder],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=0),
-            log_to_file=True,
+            failure_config=tune.FailureConfig(max_failures=int(str(request.space.settings["max_failures"]))),
             verbose=0,
         ),
     )
 
 
-def _restored(request: Request, recorder: Recorder) -> tune.Tuner:
-    """The interrupted search from Ray's snapshot, followed by a new recorder."""
-    tuner = tune.Tuner.restore(str(Record(request.folder).ray), _trainable(request), resume_unfinished=True)
-    run_config, tune_config = tuner._local_tuner.get_run_config(), tuner._local_tuner._tune_config
-    run_config.callbacks, run_config.stop = [recorder], recorder.stopper
-    recorder.searcher, recorder.scheduler = tune_config.search_alg, tune_config.scheduler
-    return tuner
+_failed = ActorManager._actor_task_failed
+
+
+def _died(self: ActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+    """Take whatever ended a process for its death.
+
+    Ray's memory monitor gives an error of its own when it ends a process, at which Tune ends the search whatever
+    `max_failures` is (https://github.com/ray-project/ray/issues/29736).
+    """
+    if not isinstance(exception, RayActorError | RayTaskError):
+        first, _, _ = str(exception).partition(". ")
+        exception = RayActorError(error_msg=f"{type(exception).__name__}: {first}")
+    _failed(self, tracked_actor_task, exception)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
+from ray.exceptions import RayError, RayTaskError
 
 from search.console import Display
 from search.data import SPLITS
@@ -32,11 +33,21 @@ class Exporter:
             self._start({"num_cpus": 0})
 
     def export(self, row: Row) -> dict[str, Any]:
-        """Write the model of a trial; see `trial.export`."""
-        if not self._process:
-            self._start({"num_cpus": self._request.cpus_per_trial, "num_gpus": self._request.gpus_per_trial})
-        tested: dict[str, Any] = ray.get(self._process.export.remote(row))
-        return tested
+        """Write the model of a trial; see `trial.export`. Where the process dies, another one tries it again."""
+        left = int(str(self._request.space.settings["max_failures"]))
+        while True:
+            if not self._process:
+                self._start({"num_cpus": self._request.cpus_per_trial, "num_gpus": self._request.gpus_per_trial})
+            try:
+                tested: dict[str, Any] = ray.get(self._process.export.remote(row))
+            except RayTaskError:
+                raise
+            except RayError:
+                if not left:
+                    raise
+                left, self._process = left - 1, None
+            else:
+                return tested
 
     def _start(self, resources: dict[str, float]) -> None:
         self._process = ray.remote(**resources)(Export).remote(self._request)

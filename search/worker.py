@@ -1,30 +1,64 @@
 """What runs in Ray's processes: a trial, and the export of the winner."""
 
 import contextlib
+import math
 import os
 import sys
+import time
+import traceback
+import uuid
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray.experimental import internal_kv
 
 from search import trial
 from search.data import silent
-from search.machine import importing_keras
+from search.errors import StorageError, cause
+from search.machine import importing_keras, storage_fault
 from search.record import Record, Row
 from search.request import Request
+
+SECONDS_BETWEEN_LOOKS = 0.5
 
 _filled: set[Path] = set()
 
 
-def run_trial(config: dict[str, Any], request: Any, deadline: float) -> None:
-    """Run one trial in a Ray worker."""
+class Pause:
+    """Asks all trials of a search, wherever they run, to be saved and to end after their epoch."""
+
+    def __init__(self) -> None:
+        self._key = f"finetune-search/pause/{uuid.uuid4()}".encode()
+        self._looked_at = -math.inf
+        self._asked = False
+
+    def ask(self) -> None:
+        """Ask."""
+        internal_kv._internal_kv_put(self._key, b"1")
+
+    def asked(self) -> bool:
+        """Whether it was asked; the cluster is asked itself now and then."""
+        if time.monotonic() - self._looked_at >= SECONDS_BETWEEN_LOOKS:
+            self._asked = internal_kv._internal_kv_get(self._key) is not None
+            self._looked_at = time.monotonic()
+        return self._asked
+
+
+def run_trial(config: dict[str, Any], request: Any, deadline: float, pause: Pause) -> None:
+    """Run one trial in a Ray worker, from its last checkpoint if there is one.
+
+    An error is reported, as `failure` and `traceback`: it would come again. One that the storage has is raised, and so
+    is the death of this process: Ray then starts the trial again.
+    """
     asked: Request = ray.get(request)
     prepare_process(asked.cpus_per_trial)
     with importing_keras():
         from search import callbacks, warm
 
+    if not asked.folder.is_dir():  # whatever writes there would make it anew
+        raise StorageError(f"{asked.folder} cannot be written: it is gone")
     if asked.address:
         _fill_on_node(asked)
     stopped = False
@@ -39,8 +73,15 @@ def run_trial(config: dict[str, Any], request: Any, deadline: float) -> None:
 
     chosen = {name: value for name, value in config.items() if name != "trial"}
     configuration = asked.configuration(config["trial"], chosen, deadline)
-    state = configuration.folder / "last.npz"
-    trial.train(configuration, report, state if state.exists() else None)
+    try:
+        trial.train(configuration, report, pause.asked)
+    except StorageError:
+        raise
+    except Exception as error:
+        if fault := storage_fault(error, asked.folder):
+            raise StorageError(fault) from error
+        failure = {"failure": cause(error), "traceback": traceback.format_exc(), "crowded": True}
+        tune.report({"epoch": 0, "objective": math.nan, **failure})
     if stopped:
         sys.exit(0)
 

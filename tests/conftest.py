@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from search import data
+from search.cluster import OWN
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.update(OWN)  # before any test imports Ray
 
 COUNTS = {"train": 20, "val": 5, "test": 6}  # of each class
 MISLABELLED = 3  # light images among the dark ones of the test split

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from search import record, report
+from search.errors import RequestError, StorageError
 from search.record import Record, Row
 
 ADAM = {"unfreeze_depth": 2, "learning_rate": 1e-3, "optimizer": "adam"}
@@ -39,11 +40,28 @@ METRICS = {
 }
 
 
+def events(row: Row) -> list[dict[str, Any]]:
+    """What happened to a trial that ends as `row` says."""
+    about = {"trial": row.trial, "at": 1.0}
+    found = [{"event": "started", **about, "parameters": dict(row.parameters)}]
+    if row.epochs:
+        best = {name: getattr(row, name) for name in ("best_epoch", "val_accuracy", "val_loss", "seconds")}
+        endings = {record.COMPLETED: row.reason, record.DIVERGED: f"diverged: {row.reason}"}
+        ending, rung = endings.get(row.state, ""), 2 if row.state == record.STOPPED else None
+        metrics = {"epoch": row.epochs, "objective": row.val_accuracy, **best, "ending": ending}
+        found.append({"event": "epoch", **about, "metrics": metrics, "rung": rung})
+    elif row.state != record.RUNNING:
+        found.append({"event": "ended", **about, "state": row.state, "reason": row.reason})
+    return found
+
+
 def written(folder: Path, rows: list[Row]) -> Record:
     """A record with these rows on disk."""
+    folder.mkdir(exist_ok=True)
     made = Record(folder)
     for row in rows:
-        made.update(row)
+        for event in events(row):
+            made.note(event)
     made.write_trials()
     return made
 
@@ -52,7 +70,7 @@ def written(folder: Path, rows: list[Row]) -> Record:
 def search(tmp_path: Path) -> Record:
     """A search that is still running, with every kind of trial."""
     made = written(tmp_path / "photos", ROWS)
-    made.write_search(**ABOUT)
+    record.write_json(made.search, ABOUT)
     return made
 
 
@@ -83,18 +101,97 @@ def test_the_columns_are_those_of_the_contract(tmp_path: Path) -> None:
 def test_trials_are_in_order_and_each_has_one_row(tmp_path: Path) -> None:
     """Trials that run side by side would be mixed, or a trial have a row for each epoch."""
     changed = replace(ROWS[4], epochs=1)
-    made = written(tmp_path, [ROWS[4], ROWS[2], ROWS[0], changed])
+    made = written(tmp_path, [ROWS[4], ROWS[2], ROWS[0], changed, changed])
 
     assert list(record.read(made.folder).rows.values()) == [ROWS[0], ROWS[2], changed]
 
 
-def test_an_update_that_must_not_wait_is_on_disk_at_once(tmp_path: Path) -> None:
-    """A trial that just ended would be missing when the search is killed."""
+def test_every_event_is_on_disk_at_once(tmp_path: Path) -> None:
+    """What happened in the last second would be missing when the search is killed."""
     made = Record(tmp_path)
     for row in ROWS:
-        made.update(row, now=True)
+        for event in events(row):
+            made.note(event)
+        found = record.read(tmp_path)
 
-        assert record.read(tmp_path).rows[row.trial] == row
+        assert found.rows[row.trial] == row
+        assert (found.rows, found.curves, found.seconds) == (made.rows, made.curves, made.seconds)
+
+
+def test_a_trial_that_ended_is_in_the_table_at_once(tmp_path: Path) -> None:
+    """A script that waits for a trial would see it running after its end."""
+    made = Record(tmp_path)
+    for row in ROWS[:4]:
+        for event in events(row):
+            made.note(event)
+        with made.trials.open(newline="") as file:
+            assert list(csv.DictReader(file))[-1]["state"] == row.state
+
+
+# the history
+
+
+def test_nothing_changes_a_trial_that_has_ended(tmp_path: Path) -> None:
+    """A process that is slow to end would open a trial again, which then waits for ever."""
+    made = written(tmp_path, ROWS[:2])
+    for event in events(replace(ROWS[1], trial="0000", epochs=7)):
+        assert made.note(event) is None
+
+    assert record.read(tmp_path).rows == {row.trial: row for row in ROWS[:2]}
+
+
+@pytest.mark.parametrize("cut", [1, 2, 20, 60])
+def test_a_line_that_was_cut_short_costs_that_line_alone(tmp_path: Path, cut: int) -> None:
+    """A crash or a full disk in the middle of a line would cost the whole search, or the next line too."""
+    made = written(tmp_path, ROWS[:2])
+    made.history.close()
+    whole = made.history.path.read_bytes()
+    made.history.path.write_bytes(whole[:-cut])
+    found = record.read(tmp_path)
+
+    assert found.rows["0000"] == ROWS[0]
+    assert found.damaged == (cut > 1)
+    for event in events(ROWS[1])[1:]:
+        found.note(event)
+    assert record.read(tmp_path).rows == {row.trial: row for row in ROWS[:2]}
+
+
+def test_lines_of_rubbish_are_left_out_and_counted(tmp_path: Path) -> None:
+    """A damaged file would end the command in a traceback, or what is missing go unseen."""
+    made = written(tmp_path, ROWS[:2])
+    lines = made.history.path.read_bytes().splitlines(keepends=True)
+    rubbish = [b"\0\0\0\n", b"[1]\n", b"{}\n", b"\xff\xfe{\n"]
+    made.history.path.write_bytes(b"".join([*lines[:2], *rubbish, *lines[2:]]))
+    found = record.read(tmp_path)
+
+    assert found.damaged == len(rubbish)
+    assert found.rows == {row.trial: row for row in ROWS[:2]}
+
+
+def test_a_history_that_is_gone_is_told_of(tmp_path: Path) -> None:
+    """A search would silently begin again, and its trials be lost."""
+    made = written(tmp_path, ROWS[:2])
+    made.history.path.unlink()
+
+    with pytest.raises(StorageError, match=r"history\.jsonl is gone"):
+        record.read(tmp_path)
+
+
+def test_a_history_that_is_removed_while_it_is_written_is_noticed(tmp_path: Path) -> None:
+    """What is learned from then on would go into a file that nobody can find."""
+    made = written(tmp_path, ROWS[:1])
+    made.history.path.unlink()
+
+    with pytest.raises(FileNotFoundError, match=r"history\.jsonl"):
+        made.note(events(ROWS[1])[0])
+
+
+def test_the_time_that_was_used_is_known(tmp_path: Path) -> None:
+    """A search that goes on would be given its whole time budget again."""
+    made = written(tmp_path, ROWS[:2])
+    made.note({"event": "alive", "trial": "", "at": 77.5})
+
+    assert record.read(tmp_path).seconds == 77.5
 
 
 def test_a_search_without_trials_has_none(tmp_path: Path) -> None:
@@ -107,8 +204,8 @@ def test_a_search_without_trials_has_none(tmp_path: Path) -> None:
 
 def test_fields_of_search_json_change_one_by_one(tmp_path: Path) -> None:
     """The end of a search would wipe out what was asked."""
-    made = Record(tmp_path / "new")
-    made.write_search(status="running", seed=7, command="python -m … --data Füße/")
+    made = Record(tmp_path)
+    made.create(status="running", seed=7, command="python -m … --data Füße/")
     made.write_search(status="done", ended="2026-01-01T00:00:00Z")
 
     assert json.loads(made.search.read_text(encoding="utf-8")) == {
@@ -126,7 +223,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     made.trials.with_name("trials.csv.tmp").mkdir()
 
     with pytest.raises(OSError, match="trials"):
-        made.update(ROWS[1], now=True)
+        made.note(events(ROWS[1])[0], now=True)
     assert made.trials.read_bytes() == old
 
 
@@ -142,9 +239,31 @@ def test_not_a_number_is_never_written_as_json(tmp_path: Path) -> None:
 
 def test_nothing_is_left_beside_a_written_file(tmp_path: Path) -> None:
     """The search's folder would fill with temporary files."""
-    written(tmp_path, ROWS).write_search(status="done")
+    record.write_json(written(tmp_path, ROWS).search, ABOUT)
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["search.json", "trials.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.jsonl", "search.json", "trials.csv"]
+
+
+def test_behind_a_damaged_search_json_lies_the_one_before(tmp_path: Path) -> None:
+    """A file that a crash spoilt would cost the whole search."""
+    made = Record(tmp_path)
+    made.create(status="running", seed=7)
+    made.write_search(status="done")
+    made.search.write_text('{"status": "do')
+
+    assert record.read_search(tmp_path) == {"status": "running", "seed": 7}
+    (tmp_path / "search.json.previous").write_text("")
+    with pytest.raises(StorageError, match=r"search\.json: .*\n.*search\.json\.previous: "):
+        record.read_search(tmp_path)
+
+
+def test_a_search_is_never_begun_over_another(tmp_path: Path) -> None:
+    """Two searches would be merged into one folder, and neither be true."""
+    Record(tmp_path).create(status="running", seed=7)
+
+    with pytest.raises(RequestError, match="holds a search already"):
+        Record(tmp_path).create(status="running", seed=8)
+    assert record.read_search(tmp_path)["seed"] == 7
 
 
 # a row from start to end
@@ -165,7 +284,7 @@ def test_a_row_follows_its_trial() -> None:
 
 def test_not_a_number_never_enters_a_row() -> None:
     """A trial that diverged at once would show `nan` as its accuracy; later, it would lose its best epoch."""
-    nothing = {"objective": float("nan"), "best_epoch": 0, "val_accuracy": float("nan"), "val_loss": float("nan")}
+    nothing = {"objective": None, "best_epoch": 0, "val_accuracy": None, "val_loss": None}
     row = Row("0000", ADAM).after(reported(1, **nothing))
 
     assert (row.epochs, row.best_epoch, row.val_accuracy, row.val_loss) == (1, None, None, None)
@@ -181,9 +300,11 @@ def test_not_a_number_never_enters_a_row() -> None:
         ("", "stopped", "by ASHA at epoch 2"),
     ],
 )
-def test_a_row_says_how_its_trial_ended(ending: str, state: str, reason: str) -> None:
+def test_a_row_says_how_its_trial_ended(tmp_path: Path, ending: str, state: str, reason: str) -> None:
     """ASHA's stop would pass for the trial's own early stopping, or a divergence for a success."""
-    ended = Row("0000", ADAM).after(reported(2)).ended(ending, "by ASHA at epoch 2")
+    made = written(tmp_path, ROWS[4:])
+    about = {"trial": "0004", "at": 1.0, "rung": None if ending else 2}
+    ended: Any = made.note({"event": "epoch", **about, "metrics": reported(2, ending=ending)})
 
     assert (ended.state, ended.reason, ended.epochs, ended.val_accuracy) == (state, reason, 2, 0.75)
 
@@ -192,7 +313,7 @@ def test_a_failed_row_keeps_its_figures_and_the_cause() -> None:
     """What went wrong would be lost."""
     row = Row("0000", ADAM).after(reported(2))
 
-    assert row.failed("OSError: disk full") == replace(row, state="failed", reason="OSError: disk full")
+    assert row.ended("failed", "OSError: disk full") == replace(row, state="failed", reason="OSError: disk full")
 
 
 # who wins
@@ -258,6 +379,7 @@ def test_the_page_of_a_running_search_shows_every_trial(search: Record) -> None:
 
 def test_the_page_of_a_finished_search_shows_the_test(search: Record) -> None:
     """The one figure that counts would be missing."""
+    search.best.mkdir()
     record.write_json(search.best / "metrics.json", METRICS)
     page = Page(report.page(record.read(search.folder)))
 
@@ -268,7 +390,8 @@ def test_the_page_of_a_finished_search_shows_the_test(search: Record) -> None:
 
 def test_text_from_outside_stays_text(search: Record) -> None:
     """A file name, a class or an error message would be taken for markup and run in the reader's browser."""
-    search.update(replace(ROWS[3], reason="ValueError: <script>alert(1)</script>"))
+    search.rows["0003"] = replace(ROWS[3], reason="ValueError: <script>alert(1)</script>")
+    search.best.mkdir()
     record.write_json(search.best / "metrics.json", METRICS)
     page = Page(report.page(search))
 
@@ -279,6 +402,7 @@ def test_text_from_outside_stays_text(search: Record) -> None:
 
 def test_the_page_loads_nothing(search: Record) -> None:
     """The page would not be self-contained: it could not be mailed, and would tell others who reads it."""
+    search.best.mkdir()
     record.write_json(search.best / "metrics.json", METRICS)
     text = report.page(search)
     page = Page(text)

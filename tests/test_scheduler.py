@@ -1,9 +1,10 @@
 """ASHA: its rungs, its decisions, and that a restart changes neither."""
 
-import pickle
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,35 +12,47 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
+from search import record
 from search.scheduler import Asha
 from search.space import Budget, Objective
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
+NAMES = count()
 BUDGET = Budget(trials=30, epochs=9, first_rung=1, reduction_factor=3)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """All that ASHA reads of Ray's trial."""
+    """All that ASHA reads of Ray's trial, whose own name differs with every start."""
 
     trial_id: str
+    config: dict[str, str]
 
 
 class Run:
-    """A scheduler and the trials Ray has told it of."""
+    """A scheduler with its record, and the trials that Ray has told it of; reports are noted, as the recorder does."""
 
-    def __init__(self, path: Path, budget: Budget = BUDGET, metric: str = "val_accuracy") -> None:
-        self.asha = Asha(budget, Objective(metric), path)
+    def __init__(self, folder: Path, budget: Budget = BUDGET, metric: str = "val_accuracy") -> None:
+        self.record = record.read(folder)
+        self.asha = Asha(budget, Objective(metric), self.record)
 
     def add(self, *names: str) -> None:
         """Tell of new trials."""
         for name in names:
-            self.asha.on_trial_add(None, Trial(name))
+            self.asha.on_trial_add(None, trial(name))
 
     def report(self, name: str, epoch: int, objective: float, ending: str = "") -> str:
         """The decision on one epoch of a trial."""
         result = {"epoch": epoch, "objective": objective, "ending": ending}
-        return self.asha.on_trial_result(None, Trial(name), result)
+        decision = self.asha.on_trial_result(None, trial(name), result)
+        value = objective if math.isfinite(objective) else None
+        best = {"best_epoch": 1, "val_accuracy": value, "val_loss": value, "seconds": 1.0}
+        self._note(name, "started", parameters={})
+        self._note(name, "epoch", metrics={**result, "objective": value, **best}, rung=self.asha.stopped.get(name))
+        return decision
+
+    def _note(self, name: str, event: str, **facts: Any) -> None:
+        self.record.note({"event": event, "trial": name, "at": 0.0, **facts})
 
     @property
     def rungs(self) -> dict[float, dict[str, float]]:
@@ -47,10 +60,15 @@ class Run:
         return dict(self.asha._rungs)
 
 
+def trial(name: str) -> Trial:
+    """A trial as Ray knows it."""
+    return Trial(f"ray-{next(NAMES)}", {"trial": name})
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the rungs are kept."""
-    return tmp_path / "ray" / "rungs.json"
+    """The search's folder."""
+    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -124,7 +142,7 @@ def test_a_finished_trial_stays_in_its_rungs(path: Path) -> None:
     run = Run(path)
     run.add("a", "b")
     run.report("a", 1, 0.9)
-    run.asha.on_trial_complete(SimpleNamespace(), Trial("a"), {"epoch": 4, "objective": 0.95, "ending": "converged"})
+    run.asha.on_trial_complete(SimpleNamespace(), trial("a"), {"epoch": 4, "objective": 0.95, "ending": "converged"})
 
     assert run.rungs == {9: {}, 3: {}, 1: {"a": 0.9}}
     assert run.report("b", 1, 0.1) == STOP
@@ -147,15 +165,15 @@ def stream(seed: int, trials: int) -> Iterator[tuple[str, int, float]]:
         yield name, epoch, best
 
 
-def decisions(path: Path, restart_after: int | None) -> list[tuple[str, int, str]]:
-    """What ASHA decides on a stream; with a restart, from the scheduler as Ray pickled it at the very start."""
-    run, seen, found = Run(path), set[str](), []
-    at_start = pickle.dumps(run.asha)
-    for count, (name, epoch, objective) in enumerate(stream(0, 24)):
-        if count == restart_after:
-            run.asha = pickle.loads(at_start)  # noqa: S301
+def decisions(folder: Path, restart_after: int | None) -> list[tuple[str, int, str]]:
+    """What ASHA decides on a stream; with a restart, from the record as it is then."""
+    folder.mkdir()
+    run, seen, found = Run(folder), set[str](), []
+    for position, (name, epoch, objective) in enumerate(stream(0, 24)):
+        if position == restart_after:
+            run = Run(folder)
             run.add(*sorted(seen))
-        if name in run.asha.stopped:
+        if name in run.record.rows and run.record.rows[name].state != record.RUNNING:
             continue
         if name not in seen:
             run.add(name)
@@ -167,44 +185,60 @@ def decisions(path: Path, restart_after: int | None) -> list[tuple[str, int, str
 def test_a_restart_changes_no_decision(tmp_path: Path) -> None:
     """After a resume the rungs would be empty, and resumed trials fill the first one with late figures: Ray kills
     nearly every new trial then (https://github.com/ray-project/ray/issues/30838)."""
-    uninterrupted = decisions(tmp_path / "a.json", None)
-    restored = decisions(tmp_path / "b.json", 40)
+    uninterrupted = decisions(tmp_path / "a", None)
+    restored = decisions(tmp_path / "b", 40)
 
     assert restored == uninterrupted
     after = [decision for _, epoch, decision in restored[40:] if epoch == 1]
     assert {CONTINUE, STOP} <= set(after), "the stream decides nothing after the restart"
 
 
-def test_rungs_survive_a_kill_right_after_a_decision(path: Path) -> None:
+@pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
+def test_rungs_survive_a_kill_right_after_a_decision(path: Path, metric: str) -> None:
     """The last trials before a kill would be missing from the rungs, or be stopped without a reason in the record."""
+    run = Run(path, metric=metric)
+    run.add("a", "b", "c", "d")
+    run.report("a", 1, 0.5)
+    run.report("b", 1, 0.1 if metric == "val_accuracy" else 0.9)
+    run.report("c", 1, 0.5, "converged")
+    run.report("d", 2, float("nan"), "diverged: loss is nan in epoch 2")
+    restored = Run(path, metric=metric)
+
+    assert restored.rungs == run.rungs
+    assert set(restored.rungs[1]) == {"a", "b"}
+    assert (restored.record.rows["b"].state, restored.record.rows["b"].reason) == ("stopped", "by ASHA at epoch 1")
+
+
+def test_a_trial_that_goes_on_is_not_in_its_rungs_twice(path: Path) -> None:
+    """A trial that reports its last epoch again would be compared with itself, or fill a rung with late figures."""
     run = Run(path)
-    at_start = pickle.dumps(run.asha)
-    run.add("a", "b")
-    run.report("a", 1, 0.9)
-    run.report("b", 1, 0.1)
-    restored: Any = pickle.loads(at_start)  # noqa: S301
+    run.add("a")
+    for epoch, objective in ((1, 0.5), (2, 0.6), (3, 0.7), (4, 0.8)):
+        run.report("a", epoch, objective)
+    again = Run(path)
+    again.add("a")
+    for epoch, objective in ((2, 0.6), (3, 0.7), (4, 0.8), (5, 0.9)):
+        assert again.report("a", epoch, objective) == CONTINUE
 
-    assert dict(restored._rungs) == {9: {}, 3: {}, 1: {"a": 0.9, "b": 0.1}}
-    assert restored.stopped == {"b": 1}
+    assert again.rungs == {9: {}, 3: {"a": 0.7}, 1: {"a": 0.5}}
 
 
-def test_a_stopped_trial_that_ray_resumes_is_stopped_again(path: Path) -> None:
-    """A kill between ASHA's decision and Ray's snapshot would let a hopeless trial use up its whole budget."""
+def test_a_failure_enters_no_rung(path: Path) -> None:
+    """A trial that raised an error would count as one that reached epoch 0, with not-a-number."""
     run = Run(path)
-    at_start = pickle.dumps(run.asha)
-    run.add("a", "b")
-    run.report("a", 1, 0.9)
-    run.report("b", 1, 0.1)
-    run.asha = pickle.loads(at_start)  # noqa: S301
-    run.add("a", "b")
+    run.add("a")
+    result = {"epoch": 0, "objective": float("nan"), "failure": "ValueError: no", "traceback": ""}
 
-    assert run.report("b", 2, 0.1) == STOP
-    assert run.asha.stopped == {"b": 1}
+    assert run.asha.on_trial_result(None, trial("a"), result) == CONTINUE
+    assert run.rungs == {9: {}, 3: {}, 1: {}}
 
 
-def test_a_new_search_finds_no_rungs(path: Path) -> None:
-    """Pickling before the first decision would fail, or start with another search's rungs."""
-    restored: Any = pickle.loads(pickle.dumps(Run(path).asha))  # noqa: S301
+def test_nothing_starts_while_the_search_pauses(path: Path) -> None:
+    """Trials that wait for a place would begin after Ctrl-C."""
+    run = Run(path)
+    waiting = SimpleNamespace(status="PENDING")
+    controller: Any = SimpleNamespace(get_trials=lambda: [waiting])
 
-    assert dict(restored._rungs) == {9: {}, 3: {}, 1: {}}
-    assert not path.exists()
+    assert run.asha.choose_trial_to_run(controller) is waiting
+    run.asha.pausing = True
+    assert run.asha.choose_trial_to_run(controller) is None

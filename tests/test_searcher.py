@@ -1,5 +1,6 @@
 """The searcher: what it proposes, what it tells Optuna, and that the journal and a restart hold the same."""
 
+import math
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -11,6 +12,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from search import record
 from search.searcher import Searcher, build_sampler
 from search.settings import Value
 from search.space import Budget, Choice, Depth, Float, Int, Objective, Space
@@ -37,39 +39,62 @@ Configuration = dict[str, Any]
 
 
 class Search:
-    """A searcher on a journal, and the calls that Ray makes."""
+    """A searcher with its record, and the calls that Ray makes; each is noted in the record, as the recorder does."""
 
-    def __init__(self, journal: Path, sampler: str = "random", seed: int = 0, space: Space = SPACE) -> None:
-        self.journal = journal
-        self.searcher = Searcher(space, sampler, seed, journal)
+    def __init__(self, folder: Path, sampler: str = "random", seed: int = 0, space: Space = SPACE) -> None:
+        folder.mkdir(exist_ok=True)
+        self.record = record.read(folder)
+        self.journal = self.record.journal
+        self.searcher = Searcher(space, sampler, seed, self.record)
         self._ids = count()
+        self._numbers: dict[str, str] = {}
 
     def suggest(self) -> Configuration:
         """The next configuration; Ray's id of the n-th trial is `t<n>`."""
-        return self.searcher.suggest(f"t{next(self._ids)}")
+        name = f"t{next(self._ids)}"
+        configuration: Any = self.searcher.suggest(name)
+        parameters = {key: value for key, value in configuration.items() if key != "trial"}
+        self._numbers[name] = configuration["trial"]
+        self._note(name, "started", parameters=parameters)
+        return dict(configuration)
 
-    def epoch(self, trial: str, epoch: int, objective: float) -> None:
+    def epoch(self, trial: str, epoch: int, objective: float, **result: Any) -> None:
         """Report an epoch of a trial that goes on."""
-        self.searcher.on_trial_result(trial, result(epoch, objective))
+        self._epoch(trial, epoch, objective)
+        self.searcher.on_trial_result(trial, {**reported(epoch, objective), **result})
 
     def end(self, trial: str, epoch: int, objective: float, ending: str = "") -> None:
-        """End a trial at an epoch, of which Ray tells nothing before."""
-        self.searcher.on_trial_complete(trial, result(epoch, objective, ending))
+        """End a trial at an epoch, of which Ray tells nothing before; by ASHA, where it is not by itself."""
+        self._epoch(trial, epoch, objective, ending, None if ending else epoch)
+        self.searcher.on_trial_complete(trial, reported(epoch, objective, ending))
+
+    def fail(self, trial: str, **result: Any) -> None:
+        """End a trial by an error."""
+        self._note(trial, "ended", state="failed", reason="ValueError")
+        self.searcher.on_trial_complete(trial, result or None, error=not result)
+
+    def _epoch(self, trial: str, epoch: int, objective: float, ending: str = "", rung: int | None = None) -> None:
+        value = objective if math.isfinite(objective) else None
+        metrics = {"objective": value, "epoch": epoch, "best_epoch": 1, "val_accuracy": value, "val_loss": value}
+        self._note(trial, "epoch", metrics={**metrics, "seconds": 1.0, "ending": ending}, rung=rung)
+
+    def _note(self, trial: str, event: str, **facts: Any) -> None:
+        self.record.note({"event": event, "trial": self._numbers[trial], "at": 0.0, **facts})
 
     @property
     def trials(self) -> list[FrozenTrial]:
         """The trials of the study in memory, apart from start points still waiting."""
-        return [t for t in self.searcher._ot_study.trials if t.state != TrialState.WAITING]
+        return [t for t in self.searcher._study.trials if t.state != TrialState.WAITING]
 
     def mirrored(self) -> list[FrozenTrial]:
         """The trials of the journal, as any other program reads them."""
         storage = JournalStorage(JournalFileBackend(str(self.journal)))
         study = optuna.load_study(study_name="toy", storage=storage)
-        assert study.direction == self.searcher._ot_study.direction
+        assert study.direction == self.searcher._study.direction
         return study.trials
 
 
-def result(epoch: int, objective: float, ending: str = "") -> dict[str, Any]:
+def reported(epoch: int, objective: float, ending: str = "") -> dict[str, Any]:
     """What a trial reports, as far as the searcher reads it, and Ray's own counter, which starts anew on a resume."""
     return {"epoch": epoch, "objective": objective, "ending": ending, "training_iteration": 1}
 
@@ -82,7 +107,7 @@ def facts(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
 @pytest.fixture
 def search(tmp_path: Path) -> Search:
     """A search by random choice."""
-    return Search(tmp_path / "optuna.journal")
+    return Search(tmp_path / "search")
 
 
 def demand_valid(configuration: Configuration) -> None:
@@ -218,8 +243,8 @@ def test_a_trial_with_an_error_has_failed(search: Search) -> None:
     search.suggest()
     search.suggest()
     search.epoch("t0", 1, 0.5)
-    search.searcher.on_trial_complete("t0", error=True)
-    search.searcher.on_trial_complete("t1", result(2, 0.9), error=True)
+    search.fail("t0")
+    search.searcher.on_trial_complete("t1", reported(2, 0.9), error=True)
 
     assert [t.state for t in search.trials] == [TrialState.FAIL, TrialState.FAIL]
 
@@ -264,8 +289,25 @@ def test_a_loss_is_minimized(tmp_path: Path) -> None:
         search.suggest()
         search.end(f"t{number}", 5, loss, "all epochs")
 
-    assert search.searcher._ot_study.best_trial.number == 1
+    assert search.searcher._study.best_trial.number == 1
     assert facts(search.mirrored()) == facts(search.trials)
+
+
+def test_a_paused_trial_is_left_running(search: Search) -> None:
+    """A trial that was interrupted would count as stopped, and its place be given to another."""
+    search.suggest()
+    search.searcher.on_trial_complete("t0", {**reported(1, 0.5), "paused": True})
+
+    assert [trial.state for trial in search.trials] == [TrialState.RUNNING]
+
+
+def test_nothing_is_proposed_while_the_search_pauses(search: Search) -> None:
+    """Every Ctrl-C would be followed by new trials."""
+    search.suggest()
+    search.searcher.pausing = True
+
+    assert search.searcher.suggest("t1") == search.searcher.FINISHED
+    assert len(search.trials) == 1
 
 
 # the journal and a restart
@@ -281,9 +323,11 @@ def steps(search: Search) -> Iterator[None]:
         yield
     search.end("t1", 2, 0.25)
     yield
-    search.end("t2", 1, float("nan"), "diverged: loss is nan in epoch 1")
+    search.end("t2", 2, float("nan"), "diverged: loss is nan in epoch 2")
     yield
-    search.searcher.on_trial_complete("t3", error=True)
+    search.fail("t3")
+    yield
+    search.fail("t4", failure="ValueError: no", objective=float("nan"), epoch=0)
     yield
     search.end("t0", 3, 0.75, "converged")
     yield
@@ -303,43 +347,84 @@ def test_the_journal_holds_the_study_at_every_step(search: Search) -> None:
     assert states == {TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_restored_search_goes_on_as_the_other_would_have(tmp_path: Path, sampler: str) -> None:
-    """A resumed search would begin again at random, repeat its trials or their numbers, or lose the journal."""
+def test_a_journal_that_cannot_be_written_is_told_of(search: Search) -> None:
+    """A full disk would end the search in a traceback from within Optuna, or go unseen."""
+    search.journal.unlink()
+    search.journal.mkdir()
+    search.suggest()
+    search.suggest()
+
+    assert isinstance(search.searcher.fault, OSError)
+
+
+def test_the_study_is_made_again_from_the_record_at_every_step(search: Search) -> None:
+    """A resumed search would not know what the killed one had learned, or believe something else."""
+    for _ in list(zip(steps(search), range(12), strict=False)):
+        again = Search(search.record.folder)
+
+        assert facts(again.trials) == facts(search.trials)
+        assert facts(again.mirrored()) == facts(search.trials)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_a_resumed_search_goes_on_as_the_other_would_have(tmp_path: Path, sampler: str) -> None:
+    """A resumed search would begin again at random, or repeat its trials or their numbers."""
 
     def begun(name: str) -> Search:
         search = Search(tmp_path / name, sampler)
-        for number in range(12):
+        for number in range(14):
             rate = search.suggest()["learning_rate"]
-            search.end(f"t{number}", 5, rate, "all epochs")
+            search.end(f"t{number}", 5, rate, "" if number % 3 else "all epochs")
         search.suggest()
-        search.epoch("t12", 1, 0.5)
+        search.epoch("t14", 1, 0.5)
         return search
 
     uninterrupted, killed = begun("a"), begun("b")
-    killed.searcher.save(str(tmp_path / "snapshot"))
-    killed.suggest()  # after the snapshot, and so forgotten
-    resumed = Search(tmp_path / "b", sampler, seed=99)
-    resumed.searcher.restore(str(tmp_path / "snapshot"))
-    resumed._ids = count(13)
+    unfinished = killed.trials[-1].params
+    resumed = Search(tmp_path / "b", sampler)
 
-    assert facts(resumed.mirrored()) == facts(resumed.trials) == facts(uninterrupted.trials)
-    for search in (uninterrupted, resumed):
-        search.end("t12", 2, 0.5)
-    assert [resumed.suggest() for _ in range(3)] == [uninterrupted.suggest() for _ in range(3)]
+    assert resumed.suggest() == {**unfinished, "trial": "0014"}
+    for search, name in ((uninterrupted, "t14"), (resumed, "t0")):
+        search.epoch(name, 1, 0.5)
+        search.end(name, 2, 0.5)
+    for name in ("t1", "t2", "t3"):
+        expected, found = uninterrupted.suggest(), resumed.suggest()
+        assert found == expected
+        uninterrupted.end(f"t{int(expected['trial'])}", 5, expected["learning_rate"], "converged")
+        resumed.end(name, 5, found["learning_rate"], "converged")
     resumed.searcher.close()
-    assert facts(resumed.mirrored()) == facts(resumed.trials)
+    assert facts(resumed.mirrored()) == facts(resumed.trials) == facts(uninterrupted.trials)
 
 
-def test_start_points_still_waiting_are_restored(tmp_path: Path) -> None:
+def test_start_points_still_waiting_are_proposed_after_a_resume(tmp_path: Path) -> None:
     """A search that was killed at once would skip a start point, or try one twice."""
-    killed = Search(tmp_path / "journal")
-    killed.suggest()
-    killed.searcher.save(str(tmp_path / "snapshot"))
-    resumed = Search(tmp_path / "journal")
-    resumed.searcher.restore(str(tmp_path / "snapshot"))
-    resumed._ids = count(1)
+    Search(tmp_path).suggest()
+    resumed = Search(tmp_path)
 
+    assert resumed.suggest() == {**START[0], "unfreeze_depth": 2, "trial": "0000"}
     assert resumed.suggest() == {**START[1], "trial": "0001"}
     assert resumed.suggest()["learning_rate"] not in (0.01, 0.001)
-    assert facts(resumed.mirrored()) == facts(resumed.trials)
+
+
+def test_a_trial_that_was_proposed_and_never_began_is_proposed_again(tmp_path: Path) -> None:
+    """On a cluster a later trial may begin first; after a crash a number would be missing, or be there twice."""
+    killed = Search(tmp_path)
+    for _ in range(3):
+        killed.suggest()
+    lines = killed.record.history.path.read_text().splitlines(keepends=True)
+    killed.record.history.path.write_text("".join(line for line in lines if '"0001"' not in line))
+    resumed = Search(tmp_path)
+
+    assert [resumed.suggest()["trial"] for _ in range(4)] == ["0000", "0001", "0002", "0003"]
+
+
+def test_close_leaves_no_trial_running_that_nobody_began_again(tmp_path: Path) -> None:
+    """When the time is used up, a trial that was to go on would stay running in the dashboard for ever."""
+    killed = Search(tmp_path)
+    killed.suggest()
+    killed.suggest()
+    killed.epoch("t1", 1, 0.5)
+    resumed = Search(tmp_path)
+    resumed.searcher.close()
+
+    assert [trial.state for trial in resumed.mirrored()] == [TrialState.FAIL, TrialState.PRUNED]

@@ -1,0 +1,61 @@
+"""What a complete request comes to: a line for the user, plain data for the record, and bytes on the disk."""
+
+import shutil
+import statistics
+from typing import Any
+
+from search.errors import RequestError
+from search.request import Request
+
+STATES = 8  # two of them, each with weights, two slots of the optimizer and the best weights
+SPARE = 64 << 20
+
+
+def summary(request: Request) -> str:
+    """The request in a line, for the user."""
+    settings, budget = request.space.settings, request.space.budget
+    images = "/".join(str(len(items)) for items in request.images.items.values())
+    return (
+        f"search {request.folder.name}: {budget.trials} trials of at most {budget.epochs} epochs, "
+        f"backbone {settings['backbone']} with weights {request.weights}, "
+        f"{images} images of {len(request.images.classes)} classes at {request.image_size} pixels"
+    )
+
+
+def described(request: Request) -> dict[str, Any]:
+    """The request as plain data, for `search.json`."""
+    dataset = request.images
+    settings = {**request.space.settings, "weights": request.weights, "image_size": request.image_size}
+    return {
+        "space": request.space.declaration(),
+        "settings": settings,
+        "seed": request.seed,
+        "data": {
+            "fingerprint": dataset.fingerprint,
+            "classes": list(dataset.classes),
+            "images": {split: len(items) for split, items in dataset.items.items()},
+            "skipped": [list(item) for item in dataset.skipped],
+            "notes": list(dataset.notes),
+        },
+        "resources": {name: value for name, value in vars(request).items() if "cpus" in name or "gpus" in name},
+    }
+
+
+def demand_room(request: Request, trials: int) -> None:
+    """Check that the storage has room for the checkpoints of so many trials, and for the winner.
+
+    Raises:
+        RequestError: it has not.
+    """
+    running = request.max_concurrent or max(1, int(request.cpus / request.cpus_per_trial))
+    sizes = list(request.weights_of.values())
+    needed = statistics.mean(sizes) * trials + max(sizes) * STATES * min(running, trials) + SPARE
+    there = next(path for path in (request.folder, *request.folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        asked = f"{trials} trials may need {_mib(needed)} of storage; {there} has {_mib(free)} free"
+        raise RequestError([f"{asked}: make room, take another --storage, or fewer --trials"])
+
+
+def _mib(count: float) -> str:
+    return f"{count / 2**20:,.0f} MiB"
