@@ -4,13 +4,17 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: run test check bench lock clean
+.PHONY: run test soak check bench lock clean
 
 run: .venv/ready
 	$(BIN)/python -m search.run --space finetune
 
 test: .venv/ready
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -m "not soak"
+
+# What takes long: a search whose processes are killed 15 times at random moments, the larger networks.
+soak: .venv/ready
+	$(BIN)/python -m pytest -m soak -s
 
 check: .venv/ready
 	$(BIN)/ruff check

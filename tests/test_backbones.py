@@ -22,6 +22,12 @@ keras = pytest.importorskip("keras")
 
 SIZES = (32, 64, 71, 75, 96, 128, 224, 331)
 QUICK = {"MobileNetV2", "tiny"}
+LARGER = {  # than another of their family
+    *("ConvNeXtSmall", "ConvNeXtBase", "ConvNeXtLarge", "ConvNeXtXLarge", "DenseNet169", "DenseNet201"),
+    *(f"EfficientNetB{size}" for size in range(1, 8)),
+    *(f"EfficientNetV2{size}" for size in ("B1", "B2", "B3", "M", "L")),
+    *("MobileNetV3Large", "NASNetLarge", "ResNet101", "ResNet152", "ResNet101V2", "ResNet152V2", "VGG19"),
+}
 
 
 def pixels(size: int, count: int = 2) -> np.ndarray:
@@ -208,9 +214,12 @@ def check_cut(backbone: Backbone, unfreeze_depth: int, images: np.ndarray, expec
     np.testing.assert_allclose(expected, found, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in backbones.names()]
-)
+def mark(name: str) -> Any:
+    """When a network is tried: always, with the slow tests, or in a soak."""
+    return () if name in QUICK else pytest.mark.soak if name in LARGER else pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=mark(name)) for name in backbones.names()])
 @pytest.mark.usefixtures("free_memory")
 def test_every_network_can_be_cut(name: str) -> None:
     """Some network could not be searched over, or a cut would change what it computes or what is trained."""

@@ -1,0 +1,112 @@
+"""A search of 40 trials whose processes are killed at random moments, 15 times: `make soak`, some ten minutes."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from searches import PATIENCE_S, command, rows, study, workers
+
+from search import record
+
+pytestmark = pytest.mark.soak
+
+KILLS, TRIALS = 15, 40
+SPACE = f"""
+from search.space import Budget, Depth, Float, Space
+
+space = Space(
+    search={{"unfreeze_depth": Depth(0, 2), "learning_rate": Float(1e-4, 1e-1, log=True)}},
+    fixed={{"batch_size": 64}},
+    budget=Budget(trials={TRIALS}, epochs=9, first_rung=1, reduction_factor=3),
+)
+"""
+
+
+def begun(folder: Path, said: Path, *options: str) -> subprocess.Popen[bytes]:
+    """The command, which writes what it says into a file."""
+    with said.open("ab") as out:
+        return subprocess.Popen(command(folder, *options), stdout=out, stderr=out)
+
+
+def test_soak(tmp_path: Path) -> None:
+    """Something is lost, or told twice, at a moment that nobody has thought of."""
+    seed = int(os.environ.get("SOAK_SEED", str(time.time_ns() % 10**6)))
+    print(f"SOAK_SEED={seed}", file=sys.stderr)
+    chance, said, search = random.Random(seed), tmp_path / "said", tmp_path / "results" / "soak"  # noqa: S311
+    (tmp_path / "soak.py").write_text(SPACE)
+    options = ["--space", str(tmp_path / "soak.py"), "--name", "soak"]
+    kills = 0
+    process = begun(tmp_path, said, *options)
+    while kills < KILLS:
+        try:
+            process.wait(chance.uniform(1, 25))
+        except subprocess.TimeoutExpired:
+            trials = workers(process)  # type: ignore[arg-type]
+            if trials and chance.random() < 0.5:
+                os.kill(chance.choice(trials), signal.SIGKILL)
+                kills += 1
+                continue
+            process.kill()
+            process.wait()
+            kills += 1
+        else:
+            break
+        process = begun(tmp_path, said, *(["--resume", "soak"] if (search / "search.json").exists() else options))
+    status = process.wait(3 * PATIENCE_S)
+
+    assert status in (0, 3), said.read_text()
+    assert kills == KILLS, f"the search was over after {kills} kills"
+    found = rows(search)
+    assert [row["trial"] for row in found] == [f"{number:04d}" for number in range(TRIALS)]
+    assert {row["state"] for row in found} <= {"completed", "stopped", "failed"}
+    assert all(trial.state.is_finished() for trial in study(search).trials)
+    assert len(study(search).trials) == TRIALS
+    demand_consistent(search)
+    metrics = json.loads((search / "best" / "metrics.json").read_text())
+    assert metrics["val_accuracy"] == max(float(row["val_accuracy"]) for row in found if row["state"] != "failed")
+    assert tested(search) == pytest.approx(metrics["test_accuracy"])
+
+
+def demand_consistent(search: Path) -> None:
+    """Check that every decision of ASHA follows from the curves, in the order in which they were recorded."""
+    rungs: dict[int, dict[str, float]] = {1: {}, 3: {}, 9: {}}
+    for event in record.History(search / "history.jsonl").read()[0]:
+        if event["event"] != "epoch" or event["metrics"]["ending"]:
+            continue
+        trial, epoch, value = event["trial"], event["metrics"]["epoch"], event["metrics"]["objective"]
+        values = rungs.get(epoch, {trial: value})
+        if trial in values:
+            assert not event["rung"], event
+            continue
+        hopeless = bool(values) and value < np.percentile(list(values.values()), 100 * 2 / 3)
+        assert bool(event["rung"]) == hopeless, event
+        values[trial] = value
+
+
+def tested(search: Path) -> float:
+    """The test accuracy of the exported model, as plain Keras finds it on the images that the split names."""
+    code = """
+import json, sys
+from pathlib import Path
+import keras
+from search import data
+best = Path(sys.argv[1])
+split = json.loads((best / "split.json").read_text())
+found = data.find(split["data"], seed=0, max_bad_files=0)
+dataset = data.decode(found, max_bad_files=0, image_size=32, cache=Path(sys.argv[2]))
+assert list(dataset.items["test"]) == split["test"]
+images, labels = data.load(dataset, "test", 32, Path(sys.argv[2]))
+guess = keras.models.load_model(best / "model.keras").predict(images[:], verbose=0).argmax(1)
+print(float((guess == labels).mean()))
+"""
+    arguments = [sys.executable, "-c", code, search / "best", search.parent / "check"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout.splitlines()[-1])
