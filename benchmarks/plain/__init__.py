@@ -1,0 +1,1 @@
+"""The smallest searches that other tools' documentation shows, to which faults are done."""
