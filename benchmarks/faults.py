@@ -38,6 +38,7 @@ class Search:
     def begin(self, *options: str, **environment: str) -> subprocess.Popen[bytes]:
         """Begin it, or go on with it."""
         command = [sys.executable, "-m", f"benchmarks.plain.{TOOLS[self.tool]}", str(self.folder), *options]
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here, and so in what is begun
         with (self.folder / "said").open("ab") as said:
             return subprocess.Popen(command, stdout=said, stderr=said, env={**os.environ, **environment})
 
