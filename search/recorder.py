@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._before, self._began = record.seconds, time.monotonic()
         self._sign_at = self._began
         self._causes: list[str] = []
+        self._deaths: Counter[str] = Counter()
         self.stopper = _Stopper(self)
         self.bug = ""
         self.fault: StorageError | None = None
@@ -122,19 +124,16 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_trial_recover(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Its process died, and it goes on in another."""
-        number, reason = trial.config["trial"], cause(self._error(trial))
-        self._running.discard(number)
-        if not self.fault:
-            with self._storing():
-                self._note(number, "died", reason=reason)
-                self._display.tell(f"trial {number} goes on from its last checkpoint: {reason}")
+        self._died(trial.config["trial"], self._error(trial))
 
     def on_trial_error(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """Its process died once too often."""
+        """Its process died, once too often for Ray.
+
+        Ray counts the death of a process that was about to begin a trial twice, and gives the trial up.
+        """
         number, error = trial.config["trial"], self._error(trial)
-        self._running.discard(number)
-        if not self.fault:
-            self._fail(number, cause(error), str(error))
+        if number in self._running:
+            self._died(number, error)
 
     def on_step_end(self, iteration: int, trials: Sequence[Trial], **info: Any) -> None:  # noqa: ARG002
         """Show that the search is alive; begin to pause."""
@@ -149,6 +148,13 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             self._display.tell("interrupted: trials that run are saved after their epoch; once more ends at once")
 
     @property
+    def unfinished(self) -> bool:
+        """Whether trials are left that Ray has given up, and that are to go on."""
+        budget = self._space.budget
+        in_time = not budget.time_s or self._at() < budget.time_s
+        return in_time and not (self.pausing or self.over) and len(self._record.ended) < budget.trials
+
+    @property
     def over(self) -> bool:
         """Whether nothing that runs is to be waited for."""
         return bool(self.bug or self.fault or (self.scheduler.pausing and not self._running))
@@ -158,7 +164,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         with self._storing():
             for row in list(self._record.rows.values()):
                 if row.state == RUNNING:
-                    self._end(row.trial, STOPPED, "the search was ended" if self.bug else TIME_IS_UP)
+                    self._end(row.trial, STOPPED, "the search was ended" if self.bug or self.unfinished else TIME_IS_UP)
             self._record.write_trials()
             self.searcher.close()
 
@@ -171,6 +177,19 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         if isinstance(origin, StorageError):
             self.fault = self.fault or origin
         return error
+
+    def _died(self, number: str, error: BaseException) -> None:
+        self._running.discard(number)
+        if self.fault:
+            return
+        reason = cause(error)
+        self._deaths[number] += 1
+        if self._deaths[number] > int(str(self._space.settings["max_failures"])):
+            self._fail(number, reason, str(error))
+            return
+        with self._storing():
+            self._note(number, "died", reason=reason)
+            self._display.tell(f"trial {number} goes on from its last checkpoint: {reason}")
 
     def _fail(self, number: str, reason: str, traceback: str) -> None:
         print(f"trial {number} failed:\n{traceback}", flush=True)  # into the log
@@ -189,10 +208,14 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._directory.end(row.trial, succeeded=row.state in (COMPLETED, STOPPED))
         self._trials_left(self._space.budget.trials - len(self._record.ended))
 
+    def _at(self) -> float:
+        """Seconds that the search has run."""
+        return self._before + time.monotonic() - self._began
+
     def _note(self, number: str, event: str, **facts: Any) -> Row | None:
         self._sign_at = time.monotonic()
-        at = round(self._before + self._sign_at - self._began, 3)
-        row = self._record.note({"event": event, "trial": number, "at": at, **facts}, now=event == "started")
+        about = {"event": event, "trial": number, "at": round(self._at(), 3)}
+        row = self._record.note({**about, **facts}, now=event == "started")
         if row:
             best = ranked(self._record.rows.values(), self._space.objective.metric)
             self._display.show(row, best[0] if best else None)

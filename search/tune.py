@@ -78,16 +78,20 @@ def run(
                 exporter = winner.Exporter(request, functools.partial(slots, request))
                 recorder = _recorder(request, record, display, pause, exporter)
                 try:
-                    interrupted = _fit(request, record, recorder, pause)
-                    break
+                    _fit(request, record, recorder, pause)
+                    if not left or not recorder.unfinished:
+                        break
                 except Exception as error:
                     if not left or not _of_ray(error):
                         raise
-                    left -= 1
                     display.tell(
                         f"Ray is started anew, and every trial goes on from its last checkpoint: {cause(error)}"
                     )
                     cluster.restart()
+                left -= 1
+        interrupted = recorder.pausing
+        if not interrupted and not recorder.fault:
+            recorder.close()
         if recorder.fault:
             raise recorder.fault
         if recorder.bug:
@@ -157,8 +161,8 @@ def _prepare(request: Request, preparation: Preparation, display: Display) -> th
     return begun
 
 
-def _fit(request: Request, record: Record, recorder: Recorder, pause: worker.Pause) -> bool:
-    """Run the trials that are left; return whether the search was interrupted."""
+def _fit(request: Request, record: Record, recorder: Recorder, pause: worker.Pause) -> None:
+    """Run the trials that are left."""
     budget = request.space.budget
     trials = budget.trials - len(record.ended)
     seconds = budget.time_s - record.seconds if budget.time_s else None
@@ -166,9 +170,6 @@ def _fit(request: Request, record: Record, recorder: Recorder, pause: worker.Pau
         recorder.begin()
         with tempfile.TemporaryDirectory(prefix="finetune-search-") as folder, _Interruption(recorder):
             _tuner(request, recorder, pause, folder=Path(folder), trials=trials, seconds=seconds).fit()
-    if not recorder.pausing and not recorder.fault:
-        recorder.close()
-    return recorder.pausing
 
 
 class _Interruption:
