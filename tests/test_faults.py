@@ -255,8 +255,6 @@ def test_interrupted_while_it_starts(tmp_path: Path, sent: signal.Signals, secon
     with running(tmp_path, "--space", "smoke", "--name", "early") as process:
         time.sleep(seconds)
         children = psutil.Process(process.pid).children(recursive=True)
-        slow = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # they notice within a minute that Ray is gone
-        children = [child for child in children if child.cmdline()[0] not in slow]
         process.send_signal(sent)
         output, errors = process.communicate(timeout=PATIENCE_S)
     search = tmp_path / "results" / "early"
@@ -268,7 +266,7 @@ def test_interrupted_while_it_starts(tmp_path: Path, sent: signal.Signals, secon
         assert json.loads((search / "search.json").read_text())["status"] == "interrupted"
     else:
         assert "nothing is left of it" in errors
-    _, alive = psutil.wait_procs(children, timeout=30)
+    _, alive = psutil.wait_procs(children, timeout=90)  # two of Ray's agents need a minute to notice that it is gone
     assert not alive
 
 
