@@ -178,8 +178,9 @@ def quiet(log: Path) -> Iterator[Console]:
                 os.dup2(file.fileno(), descriptor)
             yield console(user)
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError):  # the log's disk may be full
+                    stream.flush()
             for descriptor, original in zip((1, 2), kept, strict=True):
                 os.dup2(original, descriptor)
                 os.close(original)
