@@ -22,7 +22,8 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from search import winner, worker
 from search.cluster import Cluster, slots
 from search.console import Display
-from search.errors import NoUsableTrialError, cause
+from search.errors import NoUsableTrialError, StorageError, cause
+from search.machine import storage_fault
 from search.prepare import Preparation
 from search.record import FAILED, Record, Row, ranked
 from search.recorder import Recorder
@@ -82,6 +83,10 @@ def run(
                     if not left or not recorder.unfinished:
                         break
                 except Exception as error:
+                    if isinstance(error, OSError) and (lost := storage_fault(error, record.folder)):
+                        recorder.fault = recorder.fault or StorageError(lost)
+                    if recorder.fault:  # Ray could not print into a log on a full disk
+                        break
                     if not left or not _of_ray(error):
                         raise
                     display.tell(

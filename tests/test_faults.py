@@ -295,7 +295,7 @@ def test_disk_full(tmp_path: Path, disk: Path) -> None:
     before = ended(known(search))
 
     assert process.returncode == 1, output + errors
-    assert f"error: {search}" in errors
+    assert f"error: {search}" in errors, output
     assert "No space left on device" in errors
     assert "--resume full" in errors
     assert "failed" not in {row["state"] for row in before.values()}
