@@ -83,9 +83,7 @@ def run(
                     if not left or not recorder.unfinished:
                         break
                 except Exception as error:
-                    if isinstance(error, OSError) and (lost := storage_fault(error, record.folder)):
-                        recorder.fault = recorder.fault or StorageError(lost)
-                    if recorder.fault:  # Ray could not print into a log on a full disk
+                    if _lost(error, recorder, record):
                         break
                     if not left or not _of_ray(error):
                         raise
@@ -127,6 +125,13 @@ def _recorder(
         ask_to_pause=pause.ask,
         trials_left=exporter.trials_left,
     )
+
+
+def _lost(error: BaseException, recorder: Recorder, record: Record) -> bool:
+    """Whether the storage is lost: Ray raises an error where it cannot print into a log on a full disk."""
+    if isinstance(error, OSError) and (said := storage_fault(error, record.folder)):
+        recorder.fault = recorder.fault or StorageError(said)
+    return recorder.fault is not None
 
 
 def _of_ray(error: BaseException) -> bool:
