@@ -20,7 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
+from PIL import Image
 
 from benchmarks.plain.curve import EPOCHS, TRIALS
 
@@ -34,13 +36,15 @@ class Search:
 
     tool: str
     folder: Path
+    environment: dict[str, str]
+    other: subprocess.Popen[bytes] | None = None
 
-    def begin(self, *options: str, **environment: str) -> subprocess.Popen[bytes]:
+    def begin(self, *options: str) -> subprocess.Popen[bytes]:
         """Begin it, or go on with it."""
         command = [sys.executable, "-m", f"benchmarks.plain.{TOOLS[self.tool]}", str(self.folder), *options]
         signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here, and so in what is begun
         with (self.folder / "said").open("ab") as said:
-            return subprocess.Popen(command, stdout=said, stderr=said, env={**os.environ, **environment})
+            return subprocess.Popen(command, stdout=said, stderr=said, env={**os.environ, **self.environment})
 
     @property
     def epochs(self) -> list[list[str]]:
@@ -105,6 +109,61 @@ def worker_killed(search: Search, _process: subprocess.Popen[bytes]) -> None:
     os.kill(search.workers()[0], signal.SIGKILL)
 
 
+def worker_killed_often(search: Search, process: subprocess.Popen[bytes]) -> None:
+    """`kill -9` of whatever process takes the same trial, five times."""
+    _, x, _ = search.epochs[-1]
+    killed: set[int] = set()
+    until = time.monotonic() + PATIENCE_S / 3
+    while len(killed) < 5 and time.monotonic() < until and process.poll() is None:
+        for pid in {int(pid) for pid, found, _ in search.epochs if found == x} - killed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+        time.sleep(0.05)
+
+
+def memory_full(_search: Search, process: subprocess.Popen[bytes]) -> None:
+    """The memory fills up until Ray's monitor has ended a process."""
+    before = {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
+    held, until = [], time.monotonic() + PATIENCE_S / 3
+    while before <= set(psutil.pids()) and time.monotonic() < until:
+        held.append(np.ones(256 << 20, np.uint8))
+
+
+def node_lost(sent: signal.Signals) -> Callable[[Search, subprocess.Popen[bytes]], None]:
+    """A signal to all processes of a node; where it stops them they go on after a while."""
+
+    def cause(search: Search, _process: subprocess.Popen[bytes]) -> None:
+        raylet = psutil.Process(int((search.folder / "raylet").read_text()))
+        family = [raylet, *raylet.children(recursive=True)]
+        for one in family:
+            one.send_signal(sent)
+        time.sleep(10)
+        for one in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.send_signal(signal.SIGCONT)
+
+    return cause
+
+
+def images_damaged(search: Search, _process: subprocess.Popen[bytes]) -> None:
+    """An image is no image any more."""
+    (search.folder / "images" / "dark" / "1.png").write_bytes(b"no image any more")
+
+
+def begun_twice(*options: str) -> Callable[[Search, subprocess.Popen[bytes]], None]:
+    """The same search once more at the same time."""
+
+    def cause(search: Search, _process: subprocess.Popen[bytes]) -> None:
+        search.other = search.begin(*options)
+
+    return cause
+
+
+def nothing(_search: Search, _process: subprocess.Popen[bytes]) -> None:
+    """The fault is in the trials, or was there before."""
+
+
 def disk_full(search: Search, _process: subprocess.Popen[bytes]) -> None:
     """The disk of the storage fills up."""
     with contextlib.suppress(OSError), (search.folder / "storage" / "ballast").open("wb", buffering=0) as file:
@@ -126,8 +185,11 @@ def frozen(search: Search, on: bool) -> None:
 def mend(search: Search, fault: str) -> None:
     """Undo what was done to the storage; do to its files what is done before a resume."""
     storage = search.folder / "storage"
-    if fault == "disk full":
+    if fault in DISKS:
         (storage / "ballast").unlink()
+    if fault == "open to everybody":
+        for path in [storage, *storage.rglob("*")]:
+            path.chmod(0o777)
     if fault == "storage gone":
         shutil.rmtree(storage, ignore_errors=True)
         (search.folder / "elsewhere").rename(storage)
@@ -141,44 +203,78 @@ def mend(search: Search, fault: str) -> None:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def prepare(search: Search, fault: str) -> None:
+    """Do what is there before the search begins."""
+    storage = search.folder / "storage"
+    storage.mkdir()
+    if fault in DISKS:
+        disk = ["mount", "-t", "tmpfs", "-o", "size=50m", "none", str(storage)]
+        subprocess.run(disk, check=True)
+    if fault == "too little space":
+        with (storage / "ballast").open("wb") as file:
+            file.write(bytes(49 << 20))
+    if fault == "image damaged":
+        for name, grey in (("dark", 40), ("light", 200)):
+            (search.folder / "images" / name).mkdir(parents=True)
+            for index in range(20):
+                Image.new("L", (32, 32), grey).save(search.folder / "images" / name / f"{index}.png")
+        search.environment["IMAGES"] = str(search.folder / "images")
+    if fault == "host out of memory":
+        memory = psutil.virtual_memory()
+        limit = 1 - (memory.available - (4 << 30)) / memory.total
+        search.environment["RAY_memory_usage_threshold"] = f"{limit:.4f}"
+
+
 FAULTS: dict[str, Callable[[Search, subprocess.Popen[bytes]], None]] = {
     "driver killed": interrupted(signal.SIGKILL),
     "worker killed": worker_killed,
+    "worker killed often": worker_killed_often,
+    "host out of memory": memory_full,
+    "node lost": node_lost(signal.SIGKILL),
+    "node cut off": node_lost(signal.SIGSTOP),
+    "disk full": disk_full,
+    "too little space": nothing,
+    "storage read-only": lambda search, _process: frozen(search, on=True),
+    "storage gone": storage_gone,
+    "not a number": nothing,
+    "error in some": nothing,
+    "error in all": nothing,
+    "image damaged": images_damaged,
+    "checkpoint truncated": interrupted(signal.SIGKILL),
+    "snapshot truncated": interrupted(signal.SIGKILL),
+    "same name twice": begun_twice(),
+    "resumed while it runs": begun_twice("resume"),
     "Ctrl-C once": interrupted(signal.SIGINT),
     "Ctrl-C twice": interrupted(signal.SIGINT, 2),
     "SIGTERM": interrupted(signal.SIGTERM),
-    "disk full": disk_full,
-    "storage read-only": lambda search, _process: frozen(search, on=True),
-    "storage gone": storage_gone,
-    "snapshot truncated": interrupted(signal.SIGKILL),
-    "checkpoint truncated": interrupted(signal.SIGKILL),
-    "not a number": lambda _search, _process: None,
-    "same name twice": lambda _search, _process: None,
     "SIGTERM during start-up": interrupted(signal.SIGTERM),
+    "time budget": nothing,
+    "open to everybody": interrupted(signal.SIGKILL),
 }
+DISKS = ("disk full", "too little space")
+ENVIRONMENTS = {
+    "not a number": {"FAULT": "nan"},
+    "error in some": {"FAULT": "error"},
+    "error in all": {"FAULT": "errors"},
+    "node lost": {"NODES": "3"},
+    "node cut off": {"NODES": "3"},
+    "time budget": {"BUDGET_S": "12"},
+}
+IN_THE_DRIVER = ("worker killed often", "host out of memory", "node lost", "node cut off")
 
 
 def run(tool: str, fault: str) -> str:
     """Cause a fault; give the row of the table."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as made:
-        search = Search(tool, Path(made))
-        (search.folder / "storage").mkdir()
-        if fault == "disk full":
-            disk = ["mount", "-t", "tmpfs", "-o", "size=50m", "none", str(search.folder / "storage")]
-            subprocess.run(disk, check=True)
-        process = search.begin(FAULT="nan" if fault == "not a number" else "")
+        search = Search(tool, Path(made), dict(ENVIRONMENTS.get(fault, {})))
+        prepare(search, fault)
+        process = search.begin()
         if fault == "SIGTERM during start-up":
             time.sleep(3)
-        else:
+        elif FAULTS[fault] is not nothing:
             search.reach_the_middle(process)
         FAULTS[fault](search, process)
-        if fault == "same name twice":
-            time.sleep(1)
-            other = search.begin()
-            second = f", the other {finish(other)}"
-        else:
-            second = ""
-        first = finish(process) + second
+        first = finish(process) + (f", the other {finish(search.other)}" if search.other else "")
         said = search.ended()
         mend(search, fault)
         process = search.begin("resume")
@@ -188,7 +284,7 @@ def run(tool: str, fault: str) -> str:
         twice = len(computed) - len(set(computed))
         whole = len({x for x, epoch in computed if int(epoch) == EPOCHS})
         print((search.folder / "said").read_text(errors="replace")[-1500:], file=sys.stderr)
-        if fault == "disk full":
+        if fault in DISKS:
             subprocess.run(["umount", "--lazy", str(search.folder / "storage")], check=True)  # noqa: S607
         row = [fault, tool, first, said, resumed, then, f"{whole} of {TRIALS}", str(twice)]
         return "| " + " | ".join(row) + " |"
@@ -200,7 +296,8 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for fault in sys.argv[1:] or FAULTS:
         for tool in TOOLS:
-            print(run(tool, fault), flush=True)
+            if tool == "Ray Tune" or fault not in IN_THE_DRIVER:  # Optuna's trials run in the driver
+                print(run(tool, fault), flush=True)
 
 
 if __name__ == "__main__":

@@ -41,10 +41,6 @@ class Row:
     val_loss: float | None = None
     seconds: float = 0.0
 
-    def running(self) -> "Row":
-        """The row of a trial that starts or goes on."""
-        return replace(self, state=RUNNING, reason="")
-
     def after(self, metrics: Mapping[str, Any]) -> "Row":
         """The row after an epoch was reported (see `trial.train`)."""
         best = {name: metrics[name] for name in ("best_epoch", "val_accuracy", "val_loss")}
@@ -114,7 +110,7 @@ class Record:
 
     @property
     def ray(self) -> Path:
-        """Ray's own files and the logs."""
+        """The logs, of the search and of what Ray says."""
         return self.folder / "ray"
 
     def checkpoints(self, trial: str) -> Path:

@@ -184,7 +184,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             return
         reason = cause(error)
         self._deaths[number] += 1
-        if self._deaths[number] > int(str(self._space.settings["max_failures"])):
+        if self._deaths[number] > self._space.max_failures:
             self._fail(number, reason, str(error))
             return
         with self._storing():

@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(f"error: {error}")
         return WRONG_REQUEST if isinstance(error, RequestError) else FAILED
     except KeyboardInterrupt:
-        complain("interrupted before the search began; nothing is left of it")
+        complain("interrupted before the search began; nothing was changed")
         return INTERRUPTED
     finally:
         for number, handler in zip(signals, before, strict=True):

@@ -242,6 +242,11 @@ class Space:
         varying = self.search.get("unfreeze_depth")
         return [int(str(depth)) for depth in (values(varying) if varying else [self.settings["unfreeze_depth"]])]
 
+    @property
+    def max_failures(self) -> int:
+        """How often a trial whose process dies goes on."""
+        return int(str(self.settings["max_failures"]))
+
     def suggest(self, trial: Trial) -> dict[str, Value]:
         """Ask an Optuna trial for one configuration; a parameter that does not apply is absent. Needs `resolve`."""
         configuration: dict[str, Value] = {}

@@ -68,47 +68,50 @@ def run(
     """
     if not resume:
         Directory(record.tensorboard).declare(request.space)
-    pause, metric = worker.Pause(), request.space.objective.metric
-    left = int(str(request.space.settings["max_failures"]))
     try:
         with display:
-            begun = _prepare(request, preparation, display)
-            while True:
-                cluster.wait()
-                begun.wait()
-                exporter = winner.Exporter(request, functools.partial(slots, request))
-                recorder = _recorder(request, record, display, pause, exporter)
-                try:
-                    _fit(request, record, recorder, pause)
-                    if not left or not recorder.unfinished:
-                        break
-                except Exception as error:
-                    if _lost(error, recorder, record):
-                        break
-                    if not left or not _of_ray(error):
-                        raise
-                    display.tell(
-                        f"Ray is started anew, and every trial goes on from its last checkpoint: {cause(error)}"
-                    )
-                    cluster.restart()
-                left -= 1
-        interrupted = recorder.pausing
-        if not interrupted and not recorder.fault:
+            recorder, exporter = _run_trials(request, record, display, preparation, cluster)
+        if not (recorder.pausing or recorder.fault):
             recorder.close()
         if recorder.fault:
             raise recorder.fault
         if recorder.bug:
             raise RepeatedFailureError(recorder.bug)
-        best = ranked(record.rows.values(), metric)
+        best = ranked(record.rows.values(), request.space.objective.metric)
         failed = sum(row.state == FAILED for row in record.rows.values())
-        if not best and not interrupted:
+        if recorder.pausing:
+            return Outcome(best, failed, interrupted=True, metrics={})
+        if not best:
             raise NoUsableTrialError(f"no trial gave a model; {record.trials} says why for each of them")
-        metrics = {}
-        if not interrupted:
-            metrics = winner.write_figures(request, record, *winner.export_best(exporter, record, best, display))
-        return Outcome(best, failed, interrupted, metrics)
+        metrics = winner.write_figures(request, record, *winner.export_best(exporter, record, best, display))
+        return Outcome(best, failed, interrupted=False, metrics=metrics)
     finally:
         cluster.close()
+
+
+def _run_trials(
+    request: Request, record: Record, display: Display, preparation: Preparation, cluster: Cluster
+) -> tuple[Recorder, winner.Exporter]:
+    """Run the trials that are left, with Ray started anew where it fails; return what followed them."""
+    pause, left = worker.Pause(), request.space.max_failures
+    begun = _prepare(request, preparation, display)
+    while True:
+        cluster.wait()
+        begun.wait()
+        exporter = winner.Exporter(request, functools.partial(slots, request))
+        recorder = _recorder(request, record, display, pause, exporter)
+        try:
+            _fit(request, record, recorder, pause)
+            if not left or not recorder.unfinished:
+                return recorder, exporter
+        except Exception as error:
+            if _lost(error, recorder, record):
+                return recorder, exporter
+            if not left or not _of_ray(error):
+                raise
+            display.tell(f"Ray is started anew, and every trial goes on from its last checkpoint: {cause(error)}")
+            cluster.restart()
+        left -= 1
 
 
 def _recorder(
@@ -146,10 +149,10 @@ def _prepare(request: Request, preparation: Preparation, display: Display) -> th
     On a cluster, whoever needs features computes them.
     """
     begun = threading.Event()
+    probed = request.space.objective if request.space.settings["head_start"] == "probe" else None
 
     def follow() -> None:
         try:
-            probed = request.space.objective if request.space.settings["head_start"] == "probe" else None
             preparation.fill(request.features, request.cuts, request.limit, probed)
             begun.set()
             fault = preparation.wait(display.steps)
@@ -157,12 +160,9 @@ def _prepare(request: Request, preparation: Preparation, display: Display) -> th
             fault = str(error)
         finally:
             begun.set()
-        with contextlib.suppress(ValueError):  # the search is over, and nobody listens
-            tell(fault)
-
-    def tell(fault: str) -> None:
         if fault:
-            display.tell(f"the features are not kept: {fault}; every trial runs the frozen layers itself")
+            with contextlib.suppress(ValueError):  # the search is over, and nobody listens
+                display.tell(f"the features are not kept: {fault}; every trial runs the frozen layers itself")
 
     if request.address:
         begun.set()
@@ -235,7 +235,7 @@ def _tuner(
             stop=recorder.stopper,
             callbacks=[recorder],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=int(str(request.space.settings["max_failures"]))),
+            failure_config=tune.FailureConfig(max_failures=request.space.max_failures),
             verbose=0,
         ),
     )

@@ -34,7 +34,7 @@ class Exporter:
 
     def export(self, row: Row) -> dict[str, Any]:
         """Write the model of a trial; see `trial.export`. Where the process dies, another one tries it again."""
-        left = int(str(self._request.space.settings["max_failures"]))
+        left = self._request.space.max_failures
         while True:
             if not self._process:
                 self._start({"num_cpus": self._request.cpus_per_trial, "num_gpus": self._request.gpus_per_trial})

@@ -483,6 +483,7 @@ def test_own_models_classifier_is_left_off(ending: list[keras.layers.Layer], kep
     assert (None, kept) == backbone.network.output_shape
 
 
+@pytest.mark.slow
 def test_own_model_can_be_searched_from_random_weights(tmp_path: Path) -> None:
     """`--weights none` would silently keep the weights of the file."""
     file = saved(tiny.build(32), tmp_path)

@@ -417,7 +417,13 @@ def agree(caches: Caches, folder: Path, views: int, **parameters: Any) -> None:
     assert_same(network.curve(lower, folder / "lower", **parameters), wanted)
 
 
-@pytest.mark.parametrize("parameters", [{"unfreeze_depth": 1}, {"unfreeze_depth": 2, **SGD}], ids=["adam", "sgd"])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        pytest.param({"unfreeze_depth": 1}, id="adam"),
+        pytest.param({"unfreeze_depth": 2, **SGD}, id="sgd", marks=pytest.mark.slow),
+    ],
+)
 def test_caching_never_changes_a_result(parameters: dict[str, Any], caches: Caches, tmp_path: Path) -> None:
     """Two runs of one search would have other winners, for no reason but what the cache held."""
     agree(caches, tmp_path, views=3, epochs=4, **parameters)
@@ -595,6 +601,7 @@ def test_a_disk_that_fills_during_the_pass_leaves_nothing(
     assert small.curve(place, tmp_path / "found") == wanted
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_no_trial(small: Network, caches: Caches, tmp_path: Path, small_disk: Path) -> None:
     """Every trial would fail because the probe's head cannot be kept."""
     place = small.place(small_disk / "cache")
