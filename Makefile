@@ -4,13 +4,19 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: run test soak check bench lock clean
+.PHONY: run test test-cluster soak check bench lock clean
 
 run: .venv/ready
 	$(BIN)/python -m search.run --space finetune
 
 test: .venv/ready
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -m "not soak and not cluster"
+
+# A cluster launched by cluster.yaml on machines that are namespaces of this one, as root.
+test-cluster: .venv/ready
+	@for program in sshd rsync ip; do command -v $$program > /dev/null || \
+		{ apt-get install --yes --quiet --no-install-recommends openssh-server rsync iproute2; break; }; done
+	$(BIN)/python -m pytest -m cluster
 
 # What takes long: a search whose processes are killed 15 times at random moments, the larger networks.
 soak: .venv/ready
@@ -42,7 +48,7 @@ bench: .venv/bench
 lock: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --no-annotate --no-header --python-version 3.11 \
-		--extra test --extra dashboard pyproject.toml --output-file requirements.lock
+		--extra test --extra dashboard --extra jobs pyproject.toml --output-file requirements.lock
 
 clean:
 	rm -rf .venv

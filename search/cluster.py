@@ -3,15 +3,19 @@
 import logging
 import os
 import threading
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from search.errors import RequestError, cause
 from search.request import Request
 
 OWN = {
     "RAY_AUTH_MODE": "token",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: every port is opened on the loopback address alone
 }
+TOKEN = Path("~/.ray/auth_token")
 
 
 class Cluster:
@@ -39,6 +43,8 @@ class Cluster:
         os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_USAGE_STATS_ENABLED="0")
         if not self._request.address:
             os.environ.update(OWN)
+        elif TOKEN.expanduser().exists():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
         self._thread.start()
 
     def restart(self) -> None:
@@ -48,8 +54,14 @@ class Cluster:
         self.start()
 
     def wait(self) -> None:
-        """Return once Ray is there; what it raised instead is raised."""
+        """Return once Ray is there; what it raised instead is raised.
+
+        Raises:
+            RequestError: a cluster cannot be joined.
+        """
         self._up.wait()
+        if self._fault and self._request.address:
+            raise RequestError([f"--address {self._request.address} cannot be joined: {cause(self._fault)}"])
         if self._fault:
             raise self._fault
 
@@ -87,9 +99,17 @@ class Cluster:
 
 
 def slots(request: Request) -> int:
-    """How many trials the cluster has room for."""
+    """How many trials the cluster has room for now."""
     import ray
 
-    total = ray.cluster_resources()
-    wanted = {"CPU": request.cpus_per_trial, "GPU": request.gpus_per_trial}
-    return max(1, int(min(total.get(kind, 0) / share for kind, share in wanted.items() if share)))
+    return max(1, sum(room(node["Resources"], request) for node in ray.nodes() if node["Alive"]))
+
+
+def room(resources: Mapping[str, float], request: Request) -> int:
+    """How many trials a node has room for; fractions are those of one GPU."""
+    cpus, gpus = request.cpus_per_trial, request.gpus_per_trial
+    places = int(resources.get("CPU", 0) / cpus)
+    if not gpus:
+        return places
+    there = resources.get("GPU", 0)
+    return min(places, int(there) * int(1 / gpus) if gpus < 1 else int(there / gpus))

@@ -5,14 +5,32 @@ import errno
 import functools
 import gc
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
+PACKAGES = (
+    "finetune-search",
+    "ray",
+    "optuna",
+    "keras",
+    "tensorflow",
+    "tensorflow-cpu",
+    "tensorboard",
+    "numpy",
+)
 LOST = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN)
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of all that decides what a search gives."""
+    found = {d.name.replace("_", "-"): d.version for d in metadata.distributions()}
+    return {"Python": platform.python_version()} | {name: found[name] for name in PACKAGES if name in found}
 
 
 def cpus() -> int:

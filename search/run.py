@@ -9,12 +9,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any, NoReturn
 
 from rich.console import Console
 
-from search import plan, request, resume
+from search import machine, plan, request, resume
 from search.cluster import Cluster
 from search.console import Display, Steps, again, complain, conclusion, console, quiet
 from search.errors import RequestError, SearchError, StorageError, unknown
@@ -23,16 +22,6 @@ from search.prepare import Preparation
 from search.record import Record, now
 
 DONE, FAILED, WRONG_REQUEST, SOME_TRIALS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
-RECORDED_VERSIONS = (
-    "finetune-search",
-    "ray",
-    "optuna",
-    "keras",
-    "tensorflow",
-    "tensorflow-cpu",
-    "tensorboard",
-    "numpy",
-)
 
 
 class Parser(argparse.ArgumentParser):
@@ -107,6 +96,9 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
         cluster.start()
         importing.start()
         asked = request.complete(asked, found, preparation, Steps(shown))
+        if asked.address:
+            cluster.wait()
+            _demand_nodes(asked)
         about = plan.described(asked)
         if options.resume:
             record = resume.record(asked.folder, about)
@@ -131,13 +123,16 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
             return INTERRUPTED
 
 
+def _demand_nodes(asked: request.Request) -> None:
+    from search import nodes
+
+    nodes.demand_ready(asked)
+
+
 def _origin(options: argparse.Namespace, given: list[str]) -> dict[str, Any]:
     """Where a search comes from, for the record."""
     command = shlex.join(["python", "-m", "search.run", *given])
-    versions = {
-        name: d.version for d in metadata.distributions() if (name := d.name.replace("_", "-")) in RECORDED_VERSIONS
-    }
-    return {"command": command, "versions": versions, "options": vars(options), "started": now()}
+    return {"command": command, "versions": machine.versions(), "options": vars(options), "started": now()}
 
 
 def _run(

@@ -110,3 +110,25 @@ def ancestors(pid: int) -> list[int]:
         pid = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
         found.append(pid)
     return found
+
+
+def accuracy_of_the_model(search: Path) -> float:
+    """The test accuracy of the exported model, as plain Keras finds it on the images that the split names."""
+    code = """
+import json, sys
+from pathlib import Path
+import keras
+from search import data
+best = Path(sys.argv[1])
+split = json.loads((best / "split.json").read_text())
+found = data.find(split["data"], seed=0, max_bad_files=0)
+dataset = data.decode(found, max_bad_files=0, image_size=32, cache=Path(sys.argv[2]))
+assert list(dataset.items["test"]) == split["test"]
+images, labels = data.load(dataset, "test", 32, Path(sys.argv[2]))
+guess = keras.models.load_model(best / "model.keras").predict(images[:], verbose=0).argmax(1)
+print(float((guess == labels).mean()))
+"""
+    arguments = [sys.executable, "-c", code, search / "best", search.parent / "check"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout.splitlines()[-1])

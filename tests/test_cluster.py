@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from search.cluster import Cluster, slots
+from search.errors import RequestError
 
 pytestmark = pytest.mark.slow
 
@@ -85,5 +86,5 @@ def test_what_ray_says_is_raised_where_it_is_waited_for() -> None:
     """A cluster that cannot be joined ends in a thread that dies unseen, and a search that waits for ever."""
     with Cluster(own(address="nowhere")) as cluster:
         cluster.start()
-        with pytest.raises(ValueError, match="nowhere"):
+        with pytest.raises(RequestError, match="--address nowhere cannot be joined"):
             cluster.wait()

@@ -1,0 +1,240 @@
+"""Every node of a cluster is asked, before the first trial, whether trials can run there as they can here.
+
+A node is asked by a Ray task of its own; what it says is compared with what this machine says.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from search import data, machine
+from search.cluster import room
+from search.errors import RequestError, SearchError
+from search.request import Request
+
+PATIENCE_S = 120.0
+NFS_PATIENCE_S = 15.0  # a shared folder may show a new file late
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a node is asked.
+
+    Args:
+        mark: a file in the storage that holds its own name.
+        source: of the images; `seed`, `max_bad_files` and `fingerprint` as this machine found them.
+        files: path → SHA-256 in hex of the files of backbone and weights.
+        cache: the node's.
+        bytes: that images and features take there.
+        gpus: whether trials need any.
+    """
+
+    mark: Path
+    source: str
+    seed: int
+    max_bad_files: float
+    fingerprint: str
+    files: Mapping[str, str]
+    cache: Path
+    bytes: int
+    gpus: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a node says: its versions, and what is wrong there."""
+
+    versions: Mapping[str, str]
+    faults: list[str]
+
+
+def demand_ready(request: Request) -> None:
+    """Check that every node of the cluster that has room for a trial can run one.
+
+    Args:
+        request: complete.
+
+    Raises:
+        RequestError: names every fault of every node.
+    """
+    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    asked = {node: about for node, about in nodes.items() if room(about["Resources"], request)}
+    if not asked:
+        has = [f"{_name(node)} has {_resources(node['Resources'])}" for node in nodes.values()]
+        wanted = f"a trial wants {request.cpus_per_trial:g} CPUs and {request.gpus_per_trial:g} GPUs"
+        raise RequestError([f"{wanted}, and no node has room for it: {'; '.join(has)}"])
+    with _mark(request.folder.parent) as mark:
+        answers = _ask(list(asked), _question(request, mark))
+        faults = []
+        for node, answer in answers.items():
+            name = _name(nodes[node])
+            wrong = [*answer.faults, *differences(answer.versions)]
+            if not any("storage" in fault for fault in wrong) and not _seen(mark.with_name(node)):
+                wrong.append(f"storage {mark.parent.parent} is a folder of its own there, not the one that is shared")
+            faults += [f"{name}: {fault}" for fault in wrong]
+    if faults:
+        raise RequestError(faults, "the cluster")
+
+
+def differences(there: Mapping[str, str]) -> list[str]:
+    """What has another version on a node than here."""
+    here = machine.versions()
+    return [
+        f"{package} is {there.get(package) or 'not installed'} there, {version} here; install the same on both"
+        for package, version in here.items()
+        if there and there.get(package) != version
+    ]
+
+
+def look(question: Question, node: str, gpus: float) -> Answer:
+    """Look around on a node.
+
+    Args:
+        node: its id.
+        gpus: how many Ray says that it has.
+    """
+    faults = [*_storage(question.mark, node), *_data(question), *_files(question.files), *_cache(question)]
+    if question.gpus and gpus != (seen := tensorflow_gpus()):
+        faults.append(
+            f"Ray has {gpus:g} GPUs there, TensorFlow sees {seen}; check the driver, and tensorflow[and-cuda]"
+        )
+    return Answer(machine.versions(), faults)
+
+
+def tensorflow_gpus() -> int:
+    """How many GPUs TensorFlow sees on this machine; Ray hides them from a task that asked for none."""
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    program = "import tensorflow; print('\\n', len(tensorflow.config.list_physical_devices('GPU')))"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    return int(done.stdout.split()[-1]) if done.returncode == 0 else 0
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _storage(mark: Path, node: str) -> list[str]:
+    try:
+        if mark.read_text("utf-8") != mark.name:
+            return [f"storage {mark.parent.parent} holds something else there"]
+        mark.with_name(node).write_text(node, "utf-8")
+    except FileNotFoundError:
+        return [f"storage {mark.parent.parent} is not the shared folder there; mount it at the same path"]
+    except OSError as error:
+        return [f"storage {mark.parent.parent} cannot be written there: {error.strerror}"]
+    return []
+
+
+def _data(question: Question) -> list[str]:
+    if wrong := data.faults(question.source):
+        return [f"data {fault}" for fault in wrong]
+    try:
+        found = data.find(question.source, seed=question.seed, max_bad_files=question.max_bad_files)
+    except (SearchError, OSError) as error:
+        return [f"data {error}"]
+    if found.fingerprint != question.fingerprint:
+        return [f"data {question.source}: other images there than here; share the folder, or copy it once more"]
+    return []
+
+
+def _files(files: Mapping[str, str]) -> list[str]:
+    faults = []
+    for name, expected in files.items():
+        try:
+            if digest(Path(name)) != expected:
+                faults.append(f"{name} is another file there than here")
+        except OSError as error:
+            faults.append(f"{name} cannot be read there: {error.strerror}")
+    return faults
+
+
+def _cache(question: Question) -> list[str]:
+    if fault := machine.unwritable(question.cache):
+        return [f"cache {question.cache}: {fault}"]
+    there = next(path for path in (question.cache, *question.cache.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < question.bytes:
+        wanted, has = question.bytes >> 20, free >> 20
+        return [f"cache {question.cache} needs {wanted:,} MiB for images and features, and has {has:,} MiB free"]
+    return []
+
+
+@contextmanager
+def _mark(storage: Path) -> Iterator[Path]:
+    """A file in the storage for every node to find."""
+    storage.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".nodes-", dir=storage, ignore_cleanup_errors=True) as folder:
+        mark = Path(folder) / "mark"
+        mark.write_text(mark.name, "utf-8")
+        yield mark
+
+
+def _seen(path: Path) -> bool:
+    until = time.monotonic() + NFS_PATIENCE_S
+    while not path.exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def _question(request: Request, mark: Path) -> Question:
+    settings, place = request.space.settings, request.features
+    images = sum(len(items) for items in place.dataset.items.values()) * 3 * request.image_size**2
+    named = [name for name in (str(settings["backbone"]), request.weights) if Path(name).is_file()]
+    return Question(
+        mark=mark,
+        source=str(settings["data"]),
+        seed=request.seed,
+        max_bad_files=float(str(settings["max_bad_files"])),
+        fingerprint=place.dataset.fingerprint,
+        files={name: digest(Path(name)) for name in named},
+        cache=request.cache,
+        bytes=images + sum(place.bytes(cut) for cut in request.cuts),
+        gpus=request.gpus_per_trial > 0,
+    )
+
+
+def _ask(nodes: list[str], question: Question) -> dict[str, Answer]:
+    """What each node answers; one that cannot is said to."""
+    task = ray.remote(num_cpus=0, max_retries=0)(look)
+    gpus = {node["NodeID"]: node["Resources"].get("GPU", 0) for node in ray.nodes()}
+    asked = {
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            question, node, gpus[node]
+        ): node
+        for node in nodes
+    }
+    done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE_S)
+    answers = {}
+    for reference, node in asked.items():
+        if reference not in done:
+            answers[node] = Answer({}, [f"gave no answer within {PATIENCE_S:g} s"])
+            continue
+        try:
+            answers[node] = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            answers[node] = Answer({}, [f"cannot run this project's code: {str(error).strip().splitlines()[-1]}"])
+    return answers
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+
+
+def _resources(resources: Mapping[str, float]) -> str:
+    return f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"

@@ -1,0 +1,206 @@
+"""A cluster launched on several machines by the repository's own `cluster.yaml`, and searches on it.
+
+    make test-cluster
+
+Machines are namespaces with an sshd each, see `tests/hosts.py`.
+"""
+
+import csv
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hosts import PROJECT, SHARED, Host, Hosts, possible
+from searches import accuracy_of_the_model
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(not possible(), reason="only root can make machines, with ip, sshd and rsync installed"),
+]
+
+TRIALS, EPOCHS = 12, 30
+SPACE = f"""
+from search.space import Budget, Depth, Float, Space
+
+space = Space(
+    search={{"unfreeze_depth": Depth(0, 1), "learning_rate": Float(1e-3, 1e-2, log=True)}},
+    fixed={{"batch_size": 64, "stop_patience": 1000}},
+    budget=Budget(trials={TRIALS}, epochs={EPOCHS}, first_rung={EPOCHS}),
+)
+"""
+PATIENCE_S = 300
+RUN = f"python -m search.run --address auto --storage {SHARED}/results --space twelve.py"
+RAY = "RAY_AUTH_MODE=token .venv/bin/ray"
+COUNT = """
+import ray
+ray.init("auto", log_to_driver=False)
+print(sum(node["Alive"] for node in ray.nodes()))
+"""
+ON_HEAD = RAY + " exec cluster.yaml 'cd ~/finetune-search && {}'"
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    """Poll until it is so."""
+    until = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.5)
+
+
+class Launched:
+    """A cluster that was launched from a laptop.
+
+    Args:
+        folder: for the machines' files.
+        workers: name → whether it has the shared folder.
+    """
+
+    def __init__(self, hosts: Hosts, folder: Path, workers: dict[str, bool]) -> None:
+        self.hosts = hosts
+        self.laptop, self.head = hosts.add("laptop", shared=False), hosts.add("head")
+        self.workers = {name: hosts.add(name, shared=shared) for name, shared in workers.items()}
+        self.results = hosts.shared / "results"
+        self.project = folder / "laptop" / "finetune-search"
+        copied = shutil.ignore_patterns(".venv", ".git", "results", "*cache*", "*.egg-info")
+        shutil.copytree(PROJECT, self.project, ignore=copied, dirs_exist_ok=True)
+        (self.project / "twelve.py").write_text(SPACE)
+        self._configure()
+
+    def _configure(self) -> None:
+        """Put the machines' addresses where the file says that they go."""
+        path = self.project / "cluster.yaml"
+        text = path.read_text("utf-8")
+        addresses = ", ".join(host.address for host in self.workers.values())
+        for pattern, value in {
+            r"(head_ip: )\S+": self.head.address,
+            r"(worker_ips: )\[.*?\]": f"[{addresses}]",
+            r"(ssh_user: )\S+": "root",
+            r"(ssh_private_key: )\S+": "~/key",
+        }.items():
+            text, count = re.subn(pattern, rf"\g<1>{value}", text)
+            assert count == 1, f"{pattern} is not once in cluster.yaml"
+        path.write_text(text)
+
+    def up(self, nodes: int | None = None) -> None:
+        """Launch it, and wait until its nodes have joined."""
+        self.do(self.laptop, ".venv/bin/ray get-auth-token --generate")
+        self.do(self.laptop, f"{RAY} up -y --no-config-cache cluster.yaml")
+        wanted = 1 + len(self.workers) if nodes is None else nodes
+        wait_for(lambda: self.nodes() == wanted)
+
+    def nodes(self) -> int:
+        """How many nodes have joined."""
+        return int(self.head.run(f"RAY_AUTH_MODE=token .venv/bin/python -c '{COUNT}'").stdout.split()[-1])
+
+    def do(self, host: Host, command: str, status: int = 0) -> str:
+        """Run a command that is to end with a status; return what it says."""
+        done = host.run(command, PATIENCE_S)
+        assert done.returncode == status, done.stdout
+        return done.stdout
+
+    def rows(self, name: str) -> list[dict[str, str]]:
+        """The record's rows of a search."""
+        path = self.results / name / "trials.csv"
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def machines(self, name: str) -> set[str]:
+        """Where a search's trials ran."""
+        lines = (self.results / name / "history.jsonl").read_text().splitlines()
+        return {event["process"].split()[0] for line in lines if (event := json.loads(line)).get("process")}
+
+    def in_the_middle(self, name: str) -> bool:
+        """Whether trials have ended, others run, and each worker has had one."""
+        states = [row["state"] for row in self.rows(name)]
+        return "completed" in states and "running" in states and self.machines(name) >= set(self.workers)
+
+    def demand_whole(self, name: str) -> None:
+        """Check that a search is over, with every trial once, and a best model that gives what its figures say."""
+        rows = self.rows(name)
+        assert [row["trial"] for row in rows] == [f"{number:04d}" for number in range(TRIALS)]
+        assert {(row["state"], row["epochs"]) for row in rows} == {("completed", str(EPOCHS))}
+        metrics = json.loads((self.results / name / "best" / "metrics.json").read_text())
+        assert accuracy_of_the_model(self.results / name) == pytest.approx(metrics["test_accuracy"])
+
+
+@contextmanager
+def launched(folder: Path, **workers: bool) -> Iterator[Launched]:
+    """A cluster that is up."""
+    with Hosts(folder) as hosts:
+        cluster = Launched(hosts, folder, workers)
+        cluster.up()
+        yield cluster
+
+
+def running(host: Host) -> str:
+    """The processes of Ray on a machine."""
+    return host.run("pgrep -af 'ray|gcs_server' | grep -v pgrep || true").stdout
+
+
+def test_a_search_across_machines(tmp_path: Path) -> None:
+    """What works on one machine does not on three: files, names, versions, tokens; or `ray down` leaves workers."""
+    with launched(tmp_path, one=True, two=True) as cluster:
+        cluster.do(cluster.laptop, ON_HEAD.format(f"{RUN} --name whole"))
+        cluster.demand_whole("whole")
+        assert cluster.machines("whole") == {"one", "two"}
+
+        cluster.do(cluster.laptop, SUBMIT.format(key="~/key", head=cluster.head.address, run=f"{RUN} --name job"))
+        cluster.demand_whole("job")
+
+        cluster.do(cluster.laptop, f"{RAY} down -y cluster.yaml")
+        for host in (cluster.head, *cluster.workers.values()):
+            wait_for(lambda host=host: not running(host))  # type: ignore[misc]
+
+
+SUBMIT = """
+ssh -q -i {key} -o StrictHostKeyChecking=no -N -L 8265:127.0.0.1:8265 root@{head} & tunnel=$!
+trap "kill $tunnel" EXIT
+until (echo > /dev/tcp/127.0.0.1/8265) 2> /dev/null; do sleep 0.2; done
+export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265
+.venv/bin/ray job submit --no-wait --submission-id one -- bash -c 'cd ~/finetune-search && .venv/bin/{run}'
+.venv/bin/ray job logs --follow one
+.venv/bin/ray job status one | grep -i succeeded
+"""
+
+
+def test_machines_come_and_go(tmp_path: Path) -> None:
+    """Trials are lost with their machine, one that is cut off spoils them, or a new machine stays idle."""
+    with launched(tmp_path, one=True, two=True) as cluster:
+        process = cluster.head.begin(f"RAY_AUTH_MODE=token .venv/bin/{RUN} --name faults")
+        try:
+            wait_for(lambda: cluster.in_the_middle("faults"))
+            cluster.workers["one"].cable(plugged=False)
+            three = cluster.hosts.add("three")
+            cluster.do(cluster.head, f"rsync -a -e '{SSH}' ~/.ray ~/finetune-search root@{three.address}:")
+            join = f"RAY_AUTH_MODE=token .venv/bin/ray start --address={cluster.head.address}:6379"
+            cluster.do(three, join)
+            wait_for(lambda: "three" in cluster.machines("faults"))
+            cluster.workers["two"].lose()
+            cluster.workers["one"].cable(plugged=True)
+            output, _ = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+
+        assert process.returncode == 0, output
+        cluster.demand_whole("faults")
+
+
+SSH = "ssh -q -i ~/key -o StrictHostKeyChecking=no"
+
+
+def test_what_is_wrong_on_a_node_is_said_before_the_first_trial(tmp_path: Path) -> None:
+    """Trials fail on one machine of many, each after its start, and nobody knows why."""
+    with launched(tmp_path, one=True, two=False) as cluster:
+        said = cluster.do(cluster.head, f"RAY_AUTH_MODE=token .venv/bin/{RUN} --name wrong", status=2)
+
+        assert "two (" in said
+        assert f"storage {SHARED}/results is not the shared folder there" in said
+        assert "one (" not in said
+        assert not (cluster.results / "wrong").exists()
