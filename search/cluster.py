@@ -1,8 +1,11 @@
 """Ray, joined or started: it comes up while the request is completed."""
 
 import logging
+import math
 import os
 import threading
+import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +19,8 @@ OWN = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: every port is opened on the loopback address alone
 }
 TOKEN = Path("~/.ray/auth_token")
+PREFIX = b"finetune-search/search/"
+SECONDS_BETWEEN_LOOKS, SILENT_AFTER_S = 2.0, 30.0
 
 
 class Cluster:
@@ -113,3 +118,57 @@ def room(resources: Mapping[str, float], request: Request) -> int:
         return places
     there = resources.get("GPU", 0)
     return min(places, int(there) * int(1 / gpus) if gpus < 1 else int(there / gpus))
+
+
+class Share:
+    """How many trials a search may run now: as many as the cluster has room for, shared evenly with other searches.
+
+    Searches on one cluster know of each other by Ray's key-value store, where each counts on as long as it lives.
+
+    Args:
+        request: says how much a trial takes.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._key = PREFIX + uuid.uuid4().bytes
+        self._counted = 0
+        self._seen: dict[bytes, tuple[bytes, float]] = {}
+        self._looked_at = -math.inf
+        self._trials = 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        from ray.experimental import internal_kv
+
+        if internal_kv._internal_kv_initialized():
+            internal_kv._internal_kv_del(self._key)
+
+    def __call__(self) -> int:
+        """How many; the cluster is looked at now and then."""
+        if time.monotonic() - self._looked_at >= SECONDS_BETWEEN_LOOKS:
+            there = slots(self._request)
+            even = math.ceil(there / self._searches()) if self._request.address else there
+            self._trials = min(self._request.max_concurrent or even, even)
+            self._looked_at = time.monotonic()
+        return self._trials
+
+    def _searches(self) -> int:
+        """How many searches run on the cluster; one that has not counted on for a while is dead."""
+        from ray.experimental import internal_kv
+
+        self._counted += 1
+        internal_kv._internal_kv_put(self._key, str(self._counted).encode())
+        alive = 0
+        for key in internal_kv._internal_kv_list(PREFIX):
+            value, now = internal_kv._internal_kv_get(key), time.monotonic()
+            before, since = self._seen.get(key, (None, now))
+            if value != before:
+                self._seen[key] = (value, now)
+            elif now - since > SILENT_AFTER_S:
+                internal_kv._internal_kv_del(key)
+                continue
+            alive += 1
+        return max(1, alive)

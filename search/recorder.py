@@ -183,7 +183,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         if self.fault:
             return
         reason = cause(error)
-        self._deaths[number] += 1
+        self._deaths[number] += not getattr(error, "preempted", False)  # its node was taken away with notice
         if self._deaths[number] > self._space.max_failures:
             self._fail(number, reason, str(error))
             return

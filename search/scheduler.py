@@ -6,6 +6,7 @@ The stopping variant of Li et al. 2020, "A System for Massively Parallel Hyperpa
 from the curves of the trials, which the record holds.
 """
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,13 +24,16 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
         budget: gives the rungs.
         objective: gives the direction.
         record: of the search; its trials are in the rungs that they reached.
+        too_many: whether more trials run than may.
 
     Attributes:
         stopped: trial → the rung at which it was stopped.
         pausing: no trial starts any more.
     """
 
-    def __init__(self, budget: Budget, objective: Objective, record: Record) -> None:
+    def __init__(
+        self, budget: Budget, objective: Objective, record: Record, too_many: Callable[[], bool] = lambda: False
+    ) -> None:
         super().__init__(
             time_attr="epoch",
             metric="objective",
@@ -40,6 +44,7 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
         )
         self.stopped: dict[str, int] = {}
         self.pausing = False
+        self._too_many = too_many
         for trial, curve in record.curves.items():
             row = record.rows[trial]
             by_itself = row.epochs if row.state in (COMPLETED, DIVERGED) else None
@@ -64,12 +69,14 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
         return str(decision)
 
     def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """Forget the trial; its rungs were filled as it reached them. Its process is used again unless it is crowded.
+        """Forget the trial; its rungs were filled as it reached them.
+
+        Its process is used again, unless it is crowded or its place is needed by others.
 
         Tune asks for the scheduler's last word just before it decides about the process.
         """
         self._trial_info.pop(trial.trial_id, None)
-        controller._reuse_actors = not result.get("crowded")
+        controller._reuse_actors = not (result.get("crowded") or self._too_many())
 
     def choose_trial_to_run(self, controller: Any) -> Trial | None:
         """The next trial; none while the search pauses."""

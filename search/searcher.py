@@ -6,7 +6,9 @@ study stays in memory, made anew from the record where a search goes on, and is 
 """
 
 import math
+import sys
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +63,12 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
         sampler: `tpe`, `random`, `qmc` or `gp`.
         seed: of the sampler.
         record: of the search; the trials it knows are told to the study, those without an end proposed first.
+        room: gives how many trials may run now.
     """
 
-    def __init__(self, space: Space, sampler: str, seed: int, record: Record) -> None:
+    def __init__(
+        self, space: Space, sampler: str, seed: int, record: Record, room: Callable[[], int] = lambda: sys.maxsize
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         super().__init__(metric="objective", mode=space.objective.mode)
         self._space, self._sampler, self._seed = space, sampler, seed
@@ -72,6 +77,8 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
         self._lasting = build_sampler(sampler, seed) if sampler == "qmc" else None  # its points are one sequence
         self._trials: dict[str, optuna.Trial] = {}
         self._waiting: deque[optuna.Trial] = deque()
+        self._live: set[str] = set()
+        self._room = room
         self.pausing = False
         self._know(record)
         self._journal = Journal(record.journal, self._study)
@@ -81,13 +88,20 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
         """Why the journal cannot be written."""
         return self._journal.fault
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The next configuration; `FINISHED` where no further trial is to begin."""
+    def too_many(self) -> bool:
+        """Whether more trials run than may now, for nodes have left or other searches have come."""
+        return len(self._live) > self._room()
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next configuration; `None` while no further trial may run, `FINISHED` where none is to begin any more."""
         if self.pausing:
             return str(self.FINISHED)
+        if len(self._live) >= self._room():
+            return None
         trial = self._waiting.popleft() if self._waiting else self._ask()
         configuration = self._space.suggest(trial)
         self._trials[trial_id] = trial
+        self._live.add(trial_id)
         self._journal.update(self._frozen(trial_id))
         return {**configuration, "trial": f"{trial.number:04d}"}
 
@@ -98,6 +112,7 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how the trial ended; one that was paused has not."""
+        self._live.discard(trial_id)
         if self._frozen(trial_id).state.is_finished():
             return
         if error or not result or "failure" in result:

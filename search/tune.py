@@ -20,7 +20,7 @@ from ray.air.execution._internal.actor_manager import RayActorManager as ActorMa
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from search import winner, worker
-from search.cluster import Cluster, slots
+from search.cluster import Cluster, Share, slots
 from search.console import Display
 from search.errors import NoUsableTrialError, StorageError, cause
 from search.machine import storage_fault
@@ -99,32 +99,34 @@ def _run_trials(
         cluster.wait()
         begun.wait()
         exporter = winner.Exporter(request, functools.partial(slots, request))
-        recorder = _recorder(request, record, display, pause, exporter)
-        try:
-            _fit(request, record, recorder, pause)
-            if not left or not recorder.unfinished:
-                return recorder, exporter
-        except Exception as error:
-            if _lost(error, recorder, record):
-                return recorder, exporter
-            if not left or not _of_ray(error):
-                raise
-            display.tell(f"Ray is started anew, and every trial goes on from its last checkpoint: {cause(error)}")
-            cluster.restart()
+        with Share(request) as share:
+            recorder = _recorder(request, record, display, pause=pause, exporter=exporter, share=share)
+            try:
+                _fit(request, record, recorder, pause)
+                if not left or not recorder.unfinished:
+                    return recorder, exporter
+            except Exception as error:
+                if _lost(error, recorder, record):
+                    return recorder, exporter
+                if not left or not _of_ray(error):
+                    raise
+                display.tell(f"Ray is started anew, and every trial goes on from its last checkpoint: {cause(error)}")
+                cluster.restart()
         left -= 1
 
 
 def _recorder(
-    request: Request, record: Record, display: Display, pause: worker.Pause, exporter: winner.Exporter
+    request: Request, record: Record, display: Display, *, pause: worker.Pause, exporter: winner.Exporter, share: Share
 ) -> Recorder:
     """What follows the trials, with a searcher and a scheduler that know all that the record does."""
     space = request.space
+    searcher = Searcher(space, str(space.settings["sampler"]), request.seed, record, share)
     return Recorder(
         record,
         space,
         display,
-        searcher=Searcher(space, str(space.settings["sampler"]), request.seed, record),
-        scheduler=Asha(space.budget, space.objective, record),
+        searcher=searcher,
+        scheduler=Asha(space.budget, space.objective, record, searcher.too_many),
         ask_to_pause=pause.ask,
         trials_left=exporter.trials_left,
     )
@@ -224,7 +226,6 @@ def _tuner(
             search_alg=recorder.searcher,
             scheduler=recorder.scheduler,
             num_samples=trials,
-            max_concurrent_trials=request.max_concurrent or slots(request),
             time_budget_s=seconds,
             reuse_actors=True,
             trial_dirname_creator=lambda t: str(t.trial_id),

@@ -17,7 +17,7 @@ from typing import Self
 SHARED = "/mnt"
 NETWORK, BRIDGE = "10.77.0", "finetune0"
 PROJECT = Path(__file__).resolve().parent.parent
-PROGRAMS = ("ip", "sshd", "ssh", "ssh-keygen", "rsync", "unshare", "nsenter", "mount", "make")
+PROGRAMS = ("ip", "sshd", "ssh", "ssh-keygen", "rsync", "setpriv", "unshare", "nsenter", "mount", "make")
 PATIENCE_S = 30
 
 BOOT = """
@@ -82,7 +82,7 @@ class Host:
         environment = {"HOME": "/root", "PATH": os.environ["PATH"], "TERM": "dumb", "LANG": "C.UTF-8"}
         pipe = subprocess.PIPE
         return subprocess.Popen(
-            [*enter, "bash", "-c", f"cd ~/finetune-search && {command}"],
+            [*enter, "bash", "-c", f"cd ~/finetune-search || exit 1\n{command}"],
             stdout=pipe,
             stderr=subprocess.STDOUT,
             text=True,
@@ -153,7 +153,9 @@ class Hosts:
         )
         kinds = ["--net", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc"]
         with (self._folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(["unshare", *kinds, "bash", "-c", script], stdout=log, stderr=log)
+            process = subprocess.Popen(
+                ["setpriv", "--pdeathsig=KILL", "unshare", *kinds, "bash", "-c", script], stdout=log, stderr=log
+            )
         host = Host(name, address, process)
         self._hosts.append(host)
         until = time.monotonic() + PATIENCE_S

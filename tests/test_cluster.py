@@ -4,7 +4,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -88,3 +89,61 @@ def test_what_ray_says_is_raised_where_it_is_waited_for() -> None:
         cluster.start()
         with pytest.raises(RequestError, match="--address nowhere cannot be joined"):
             cluster.wait()
+
+
+SHARING = """
+import sys, time
+from types import SimpleNamespace
+import ray
+from search import cluster
+from search.cluster import Share
+
+cluster.SILENT_AFTER_S = 5
+ray.init(sys.argv[1], log_to_driver=False, configure_logging=False)
+request = SimpleNamespace(address=sys.argv[1], cpus_per_trial=1, gpus_per_trial=0, max_concurrent=None)
+with Share(request) as share:
+    while True:
+        print(share(), flush=True)
+        time.sleep(0.2)
+"""
+
+
+@contextmanager
+def search_on(address: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[int], None]]]:
+    """A search that says again and again how many trials it may run; and what waits until it says a number."""
+    with subprocess.Popen([sys.executable, "-c", SHARING, address], stdout=subprocess.PIPE, text=True) as process:
+
+        def wait_for(trials: int) -> None:
+            assert process.stdout
+            until = time.monotonic() + 2 * PATIENCE_S
+            while time.monotonic() < until:
+                if process.stdout.readline().strip() == str(trials):
+                    return
+            raise AssertionError("waited in vain")
+
+        try:
+            yield process, wait_for
+        finally:
+            process.kill()
+
+
+def test_searches_share_a_cluster_that_grows_and_shrinks() -> None:
+    """The first search takes all and the second waits for it; a new node stays idle; a dead search keeps its share."""
+    from ray.cluster_utils import Cluster as Nodes
+
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        nodes.add_node(num_cpus=3)
+        with search_on(nodes.address) as (_, first_may):
+            first_may(3)
+            another = nodes.add_node(num_cpus=2)
+            first_may(5)
+            with search_on(nodes.address) as (second, second_may):
+                second_may(3)
+                first_may(3)
+                second.kill()  # it cannot say that it ends
+                first_may(5)
+            nodes.remove_node(another)
+            first_may(3)
+    finally:
+        nodes.shutdown()

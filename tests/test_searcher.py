@@ -428,3 +428,22 @@ def test_close_leaves_no_trial_running_that_nobody_began_again(tmp_path: Path) -
     resumed.searcher.close()
 
     assert [trial.state for trial in resumed.mirrored()] == [TrialState.FAIL, TrialState.PRUNED]
+
+
+def test_no_more_trials_than_there_is_room_for(tmp_path: Path) -> None:
+    """A search takes a cluster that it shares, or waits for nodes that have left."""
+    room = 2
+    searcher = Searcher(SPACE, "random", 0, record.read(tmp_path), lambda: room)
+    assert searcher.suggest("a")
+    assert searcher.suggest("b")
+    assert searcher.suggest("c") is None
+    room = 3
+    assert searcher.suggest("c")
+    room = 1
+    assert searcher.too_many()
+    for name in ("a", "b"):
+        searcher.on_trial_complete(name, error=True)
+    assert not searcher.too_many()
+    assert searcher.suggest("d") is None
+    searcher.on_trial_complete("c", error=True)
+    assert searcher.suggest("d")
