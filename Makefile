@@ -36,6 +36,12 @@ bench: .venv/bench
 		--constraint requirements.lock --editable '.[bench]'
 	touch $@
 
+# TensorFlow's CUDA libraries, for machines with an NVIDIA driver.
+.venv/gpu: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
+		--constraint requirements.lock --editable '.[gpu]'
+	touch $@
+
 .venv/ready: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: install one, or name it with make PYTHON=..."; exit 2; }
 	@echo "installing the locked dependencies into .venv, once: this takes some minutes"

@@ -122,11 +122,12 @@ def worker_killed_often(search: Search, process: subprocess.Popen[bytes]) -> Non
         time.sleep(0.05)
 
 
-def memory_full(_search: Search, process: subprocess.Popen[bytes]) -> None:
-    """The memory fills up until Ray's monitor has ended a process."""
-    before = {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
+def memory_full(search: Search, process: subprocess.Popen[bytes]) -> None:
+    """The memory fills up until Ray's monitor has ended a process and says so."""
     held, until = [], time.monotonic() + PATIENCE_S / 3
-    while before <= set(psutil.pids()) and time.monotonic() < until:
+    while process.poll() is None and time.monotonic() < until:
+        if "OutOfMemoryError" in (search.folder / "said").read_text(errors="replace"):
+            return
         held.append(np.ones(256 << 20, np.uint8))
 
 

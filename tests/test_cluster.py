@@ -1,5 +1,6 @@
 """Ray: started beside other work, and gone with it."""
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from searches import long_space
 
 from search.cluster import Cluster, slots
 from search.errors import RequestError
@@ -147,3 +149,47 @@ def test_searches_share_a_cluster_that_grows_and_shrinks() -> None:
             first_may(3)
     finally:
         nodes.shutdown()
+
+
+FRACTIONS = """
+import sys
+from search import run
+
+run._demand_nodes = lambda asked: None  # it would say that TensorFlow does not see the GPUs that are declared
+sys.exit(run.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.cluster
+def test_fractions_of_gpus_are_scheduled_as_asked(tmp_path: Path) -> None:
+    """Half of the GPUs stay idle, or a trial waits for ever for a share of two."""
+    from ray.cluster_utils import Cluster as Nodes
+
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        nodes.add_node(num_cpus=8, num_gpus=2)
+        where = ["--storage", str(tmp_path), "--cache", str(tmp_path / "cache"), "--name", "halves"]
+        options = [
+            *where,
+            "--address",
+            nodes.address,
+            "--gpus-per-trial",
+            "0.5",
+            "--space",
+            long_space(tmp_path, 8, 60),
+        ]
+        command = [sys.executable, "-c", FRACTIONS, *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    finally:
+        nodes.shutdown()
+    running, most = set(), 0
+    for line in (tmp_path / "halves" / "history.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if event["event"] == "started":
+            running.add(event["trial"])
+        elif event["event"] == "epoch" and event["metrics"]["ending"]:
+            running.discard(event["trial"])
+        most = max(most, len(running))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert most == 4

@@ -9,6 +9,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +37,7 @@ space = Space(
 """
 PATIENCE_S = 300
 RUN = f"python -m search.run --address auto --storage {SHARED}/results --space twelve.py"
+RESUME = f"python -m search.run --address auto --storage {SHARED}/results --resume"
 RAY = "RAY_AUTH_MODE=token .venv/bin/ray"
 COUNT = """
 import ray
@@ -204,3 +207,97 @@ def test_what_is_wrong_on_a_node_is_said_before_the_first_trial(tmp_path: Path) 
         assert f"storage {SHARED}/results is not the shared folder there" in said
         assert "one (" not in said
         assert not (cluster.results / "wrong").exists()
+
+
+def test_going_on_from_another_machine(tmp_path: Path) -> None:
+    """A search is lost with the machine that it was begun on; or two machines write it at once."""
+    with launched(tmp_path, one=True) as cluster:
+        process = cluster.head.begin(f"exec env RAY_AUTH_MODE=token .venv/bin/{RUN} --name moved")
+        wait_for(lambda: any(row["state"] == "completed" for row in cluster.rows("moved")))
+        resume = f"RAY_AUTH_MODE=token .venv/bin/{RESUME} moved"
+        at_once = cluster.do(cluster.workers["one"], resume, status=2)
+        process.kill()
+        process.communicate()
+        until = time.monotonic() + PATIENCE_S
+        while (done := cluster.workers["one"].run(resume)).returncode == 2:  # its heartbeat is waited for
+            assert "is in use by process" in done.stdout
+            assert time.monotonic() < until
+            time.sleep(5)
+
+        assert re.search(r"is in use by process \d+ on head", at_once), at_once
+        assert done.returncode == 0, done.stdout
+        cluster.demand_whole("moved")
+
+
+METADATA = """
+import json, pathlib, time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_PUT(self):
+        self.answer("token")
+
+    def do_GET(self):
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 20))
+        self.answer(json.dumps({"action": "terminate", "time": at}) if pathlib.Path("/tmp/notice").exists() else None)
+
+    def answer(self, text):
+        self.send_response(200 if text else 404)
+        self.end_headers()
+        self.wfile.write((text or "").encode())
+
+HTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
+"""
+
+
+def test_a_spot_machine_is_taken_away(tmp_path: Path) -> None:
+    """Every notice costs a trial one of its failures; here it may have none."""
+    with launched(tmp_path, one=True, two=True) as cluster:
+        spot = cluster.workers["two"]
+        service = spot.begin(f"exec .venv/bin/python -c '{METADATA}'")
+        asking = "RAY_AUTH_MODE=token AWS_EC2_METADATA_SERVICE_ENDPOINT=http://127.0.0.1:8000"
+        watcher = spot.begin(f"exec env {asking} .venv/bin/python -m search.spot aws")
+        process = cluster.head.begin(f"RAY_AUTH_MODE=token .venv/bin/{RUN} --name spot --set max_failures=0")
+        try:
+            wait_for(lambda: cluster.in_the_middle("spot"))
+            spot.run("touch /tmp/notice")
+            said, _ = watcher.communicate(timeout=60)
+            assert watcher.returncode == 0, said
+            wait_for(lambda: any(row["state"] == "running" for row in cluster.rows("spot")))
+            spot.lose()
+            output, _ = process.communicate(timeout=PATIENCE_S)
+        finally:
+            for one in (service, watcher, process):
+                one.kill()
+
+        assert "is taken away in" in said
+        assert process.returncode == 0, output
+        cluster.demand_whole("spot")
+
+
+def overlay(folder: Path, requirement: str) -> None:
+    """Install another version of a package alone."""
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--target", str(folder), requirement]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options], check=True)
+
+
+def test_a_machine_that_does_not_fit(tmp_path: Path) -> None:
+    """A machine with other software, or without the token, spoils results, or nobody sees why it does not come."""
+    with launched(tmp_path, one=True) as cluster:
+        overlay(cluster.hosts.shared / "keras", "keras==3.14.0")
+        overlay(cluster.hosts.shared / "ray", "ray==2.59.0")
+        two = cluster.hosts.add("two")
+        start = f"ray.scripts.scripts start --address={cluster.head.address}:6379"
+        no_token = two.run(f"RAY_AUTH_MODE=token .venv/bin/python -m {start}")
+        cluster.do(cluster.head, f"rsync -a -e '{SSH}' ~/.ray ~/finetune-search root@{two.address}:")
+        other_ray = two.run(f"PYTHONPATH={SHARED}/ray RAY_AUTH_MODE=token .venv/bin/python -m {start}")
+        cluster.do(two, f"PYTHONPATH={SHARED}/keras RAY_AUTH_MODE=token .venv/bin/python -m {start}")
+        wait_for(lambda: cluster.nodes() == 3)
+        said = cluster.do(cluster.head, f"RAY_AUTH_MODE=token .venv/bin/{RUN} --name wrong", status=2)
+
+        assert no_token.returncode
+        assert "token" in no_token.stdout
+        assert other_ray.returncode
+        assert re.search(r"2\.60\.0[\s\S]*2\.59\.0", other_ray.stdout), other_ray.stdout
+        assert re.search(r"two \(.*keras is 3\.14\.0 there, 3\.1[5-9]", said), said
+        assert "one (" not in said

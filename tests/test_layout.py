@@ -24,6 +24,8 @@ ORDER = (
     "request",
     "prepare",
     "report",
+    "clusterfile",
+    "spot",
     "console",
     "searcher",
     "scheduler",
@@ -119,7 +121,18 @@ def test_only_these_modules_know_ray() -> None:
     """A trial could not be tested, nor a report be printed, without Ray."""
     knowing = {name for name, path in modules("search").items() if "ray" in packages(path)}
 
-    assert knowing == {"tune", "nodes", "cluster", "winner", "worker", "recorder", "searcher", "scheduler"}
+    assert knowing == {
+        "tune",
+        "nodes",
+        "cluster",
+        "clusterfile",
+        "spot",
+        "winner",
+        "worker",
+        "recorder",
+        "searcher",
+        "scheduler",
+    }
 
 
 def test_tensorflow_stays_at_the_edges() -> None:
