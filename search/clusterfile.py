@@ -60,11 +60,12 @@ def demand_sound(path: Path) -> None:
 def _schema(config: dict[str, Any]) -> Iterator[str]:
     """What Ray itself finds."""
     import click
+    import jsonschema
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     try:
         validate_config(prepare_config(config))
-    except (click.ClickException, RuntimeError, TypeError, ValueError, KeyError) as error:
+    except (click.ClickException, jsonschema.ValidationError, RuntimeError, TypeError, ValueError, KeyError) as error:
         lines = [line for line in str(getattr(error, "message", error)).splitlines() if line.strip()]
         yield f"Ray refuses it: {lines[0] if lines else type(error).__name__}"
 
@@ -72,7 +73,7 @@ def _schema(config: dict[str, Any]) -> Iterator[str]:
 def _provider(config: Mapping[str, Any]) -> Iterator[str]:
     """Names that Ray takes for settings of the provider, whatever they are."""
     provider = config.get("provider") or {}
-    known = PROVIDERS.get(provider.get("type"), set())
+    known = PROVIDERS.get(str(provider.get("type")), set())
     if not known:
         yield unknown("provider type", str(provider.get("type")), PROVIDERS)
     elif others := provider.keys() - known:

@@ -195,10 +195,10 @@ def conclusion(
     lines = []
     if metrics:
         lines.append(f"test accuracy of trial {metrics['trial']}: {metrics['test_accuracy']:.4f}")
-        lines.append(f"model: {record.best / 'model.keras'}")
+        lines.append(f"model: {_at(record, record.best / 'model.keras')}")
     lines += [
-        f"record: {record.folder}",
-        f"compare the trials: tensorboard --logdir {shlex.quote(str(record.tensorboard))}",
+        f"record: {record.home}",
+        f"compare the trials: tensorboard --logdir {shlex.quote(_at(record, record.tensorboard))}",
         f"report: python -m search.report {_named(record)}",
     ]
     if interrupted:
@@ -213,7 +213,13 @@ def again(record: Record) -> str:
 
 
 def _named(record: Record) -> str:
-    return f"{record.folder.name} --storage {shlex.quote(str(record.folder.parent))}"
+    storage = record.mirror.storage if record.mirror else str(record.folder.parent)
+    return f"{record.folder.name} --storage {shlex.quote(storage)}"
+
+
+def _at(record: Record, path: Path) -> str:
+    """Where people find a file of a search."""
+    return record.mirror.at(path) if record.mirror else str(path)
 
 
 def leaderboard(rows: Sequence[Row], limit: int = LEADERS) -> Table:

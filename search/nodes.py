@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search import data, machine
+from search import data, machine, mirror
 from search.cluster import room
 from search.errors import RequestError, SearchError
+from search.mirror import Mirror
 from search.request import Request
 
 PATIENCE_S = 120.0
+MARK = "mark"
 NFS_PATIENCE_S = 15.0  # a shared folder may show a new file late
 
 
@@ -34,6 +37,7 @@ class Question:
 
     Args:
         mark: a file in the storage that holds its own name.
+        uri: of the folder that holds the mark, in object storage; empty where the storage is a folder.
         source: of the images; `seed`, `max_bad_files` and `fingerprint` as this machine found them.
         files: path → SHA-256 in hex of the files of backbone and weights.
         cache: the node's.
@@ -42,6 +46,7 @@ class Question:
     """
 
     mark: Path
+    uri: str
     source: str
     seed: int
     max_bad_files: float
@@ -75,13 +80,13 @@ def demand_ready(request: Request) -> None:
         has = [f"{_name(node)} has {_resources(node['Resources'])}" for node in nodes.values()]
         wanted = f"a trial wants {request.cpus_per_trial:g} CPUs and {request.gpus_per_trial:g} GPUs"
         raise RequestError([f"{wanted}, and no node has room for it: {'; '.join(has)}"])
-    with _mark(request.folder.parent) as mark:
-        answers = _ask(list(asked), _question(request, mark))
+    with _mark(request) as (mark, uri):
+        answers = _ask(list(asked), _question(request, mark, uri))
         faults = []
         for node, answer in answers.items():
             name = _name(nodes[node])
             wrong = [*answer.faults, *differences(answer.versions)]
-            if not any("storage" in fault for fault in wrong) and not _seen(mark.with_name(node)):
+            if not any("storage" in fault for fault in wrong) and not _seen(mark.with_name(node), uri):
                 wrong.append(f"storage {mark.parent.parent} is a folder of its own there, not the one that is shared")
             faults += [f"{name}: {fault}" for fault in wrong]
     if faults:
@@ -105,7 +110,8 @@ def look(question: Question, node: str, gpus: float) -> Answer:
         node: its id.
         gpus: how many Ray says that it has.
     """
-    faults = [*_storage(question.mark, node), *_data(question), *_files(question.files), *_cache(question)]
+    faults = _objects(question.uri, node) if question.uri else _storage(question.mark, node)
+    faults += [*_data(question), *_files(question.files), *_cache(question)]
     if question.gpus and gpus != (seen := tensorflow_gpus()):
         faults.append(
             f"Ray has {gpus:g} GPUs there, TensorFlow sees {seen}; check the driver, and tensorflow[and-cuda]"
@@ -136,6 +142,18 @@ def _storage(mark: Path, node: str) -> list[str]:
         return [f"storage {mark.parent.parent} is not the shared folder there; mount it at the same path"]
     except OSError as error:
         return [f"storage {mark.parent.parent} cannot be written there: {error.strerror}"]
+    return []
+
+
+def _objects(uri: str, node: str) -> list[str]:
+    storage = mirror.below(uri)
+    try:
+        objects = Mirror(uri, Path())
+        if objects.read(MARK) != MARK.encode():
+            return [f"storage {storage} holds something else there"]
+        objects.write(node, b"")
+    except (OSError, ValueError) as error:
+        return [f"storage {storage} cannot be used there: {str(error).splitlines()[0]}"]
     return []
 
 
@@ -174,16 +192,28 @@ def _cache(question: Question) -> list[str]:
 
 
 @contextmanager
-def _mark(storage: Path) -> Iterator[Path]:
-    """A file in the storage for every node to find."""
+def _mark(request: Request) -> Iterator[tuple[Path, str]]:
+    """A file, or an object, in the storage for every node to find: its path, and the URI of what holds it."""
+    storage = request.folder.parent
+    if request.uri:
+        uri = mirror.joined(request.storage, f".nodes-{uuid.uuid4()}")
+        objects = Mirror(uri, Path())
+        objects.write(MARK, MARK.encode())
+        try:
+            yield storage / MARK, uri
+        finally:
+            objects.clear()
+        return
     storage.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".nodes-", dir=storage, ignore_cleanup_errors=True) as folder:
-        mark = Path(folder) / "mark"
+        mark = Path(folder) / MARK
         mark.write_text(mark.name, "utf-8")
-        yield mark
+        yield mark, ""
 
 
-def _seen(path: Path) -> bool:
+def _seen(path: Path, uri: str) -> bool:
+    if uri:
+        return Mirror(uri, Path()).holds(path.name)
     until = time.monotonic() + NFS_PATIENCE_S
     while not path.exists():
         if time.monotonic() > until:
@@ -192,12 +222,13 @@ def _seen(path: Path) -> bool:
     return True
 
 
-def _question(request: Request, mark: Path) -> Question:
+def _question(request: Request, mark: Path, uri: str) -> Question:
     settings, place = request.space.settings, request.features
     images = sum(len(items) for items in place.dataset.items.values()) * 3 * request.image_size**2
     named = [name for name in (str(settings["backbone"]), request.weights) if Path(name).is_file()]
     return Question(
         mark=mark,
+        uri=uri,
         source=str(settings["data"]),
         seed=request.seed,
         max_bad_files=float(str(settings["max_bad_files"])),

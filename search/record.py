@@ -18,6 +18,7 @@ from typing import Any
 
 from search.errors import RequestError, StorageError
 from search.history import Event, History
+from search.mirror import Mirror
 from search.settings import Value
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -66,6 +67,7 @@ class Record:
         curves: trial → epoch, from 1 → the best objective up to then, where it is a number.
         seconds: how long the search had run when last something happened, interruptions left out.
         damaged: how many lines of the history could not be read.
+        mirror: of the object storage that holds the search, if any does.
     """
 
     folder: Path
@@ -73,10 +75,16 @@ class Record:
     curves: dict[str, dict[int, float]] = field(default_factory=dict)
     seconds: float = 0.0
     damaged: int = 0
+    mirror: Mirror | None = field(default=None, repr=False)
     _written_at: float = -math.inf
 
     def __post_init__(self) -> None:
         self.history = History(self.folder / "history.jsonl")
+
+    @property
+    def home(self) -> str:
+        """Where the search is kept, for people."""
+        return self.mirror.uri if self.mirror else str(self.folder)
 
     @property
     def search(self) -> Path:

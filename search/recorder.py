@@ -140,8 +140,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         if time.monotonic() - self._sign_at >= SECONDS_BETWEEN_SIGNS:
             with self._storing():
                 self._note("", "alive")
-        if self.searcher.fault and not self.fault:
-            self.fault = self._lost(self.searcher.fault)
+        lost = self.searcher.fault or (self._record.mirror and self._record.mirror.fault)
+        if lost and not self.fault:
+            self.fault = self._lost(lost)
         if self.pausing and not self.scheduler.pausing:
             self.scheduler.pausing = self.searcher.pausing = True
             self._ask_to_pause()
@@ -222,7 +223,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         return row
 
     def _lost(self, error: OSError) -> StorageError:
-        return StorageError(f"{self._record.folder} cannot be written: {error}")
+        return StorageError(f"{self._record.home} cannot be written: {error}")
 
     @contextlib.contextmanager
     def _storing(self) -> Iterator[None]:

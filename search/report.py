@@ -4,13 +4,16 @@ import argparse
 import html
 import json
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from search import mirror
 from search.console import complain, console, described, leaderboard
 from search.errors import RequestError, SearchError, unknown
+from search.mirror import Mirror
 from search.record import NAME, Record, Row, ranked, read, write_text
 
 STYLE = """
@@ -25,10 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a search's leaderboard and write its `report.html`; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m search.report", description=main.__doc__)
     parser.add_argument("name", metavar="NAME", help="the search's folder under --storage")
-    parser.add_argument("--storage", default="results", metavar="DIR", help="where searches are kept")
+    parser.add_argument("--storage", default="results", metavar="DIR|URI", help="where searches are kept")
     options = parser.parse_args(arguments)
     try:
-        record = load(Path(options.storage), options.name)
+        record = load(options.storage, options.name)
         write_text(record.report, page(record))
     except SearchError as error:
         complain(f"error: {error}")
@@ -41,15 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def load(storage: Path, name: str) -> Record:
-    """Read the record of a search.
+def load(given: str, name: str) -> Record:
+    """Read the record of a search. Of one in object storage it is fetched; its page stays on this machine.
 
     Raises:
         RequestError: there is no such search.
     """
+    away = mirror.remote(given)
+    storage = mirror.local(given, Path(tempfile.mkdtemp(prefix="finetune-search-"))) if away else Path(given)
+    if away and NAME.fullmatch(name):
+        Mirror(mirror.joined(given, name), storage / name).fetch_record()
     if not NAME.fullmatch(name) or not (storage / name / "search.json").is_file():
         known = [path.parent.name for path in storage.glob("*/search.json")]
-        raise RequestError([f"{unknown('search', name, known)} in {storage}"])
+        raise RequestError([f"{unknown('search', name, known)} in {given}"])
     return read(storage / name)
 
 

@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 
 import platformdirs
 
-from search import backbones, cache, data, features, machine, space
+from search import backbones, cache, data, features, machine, mirror, space
 from search.backbones import Source
 from search.errors import RequestError
 from search.features import Place
+from search.mirror import Mirror
 from search.prepare import Preparation
 from search.record import NAME, Record
 from search.settings import SETTINGS, Value, read_assignments
@@ -42,6 +43,7 @@ class Request:
         cpus_per_trial: likewise `gpus_per_trial`; fractions allowed.
         max_concurrent: trials at a time; `None`: as many as there is room for.
         address: of a Ray cluster; `None`: an own local Ray.
+        storage: where searches are kept, as it was given: a folder, or the URI of objects, which `folder` mirrors.
         place: the images, and where their features lie.
         cuts: where features are kept.
         limit: bytes that all features of a node may take.
@@ -60,10 +62,16 @@ class Request:
     gpus_per_trial: float
     max_concurrent: int | None
     address: str | None
+    storage: str = ""
     place: Place | None = None
     cuts: tuple[int, ...] = ()
     limit: int = 0
     weights_of: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def uri(self) -> str:
+        """Of the search, in object storage; empty where its folder is all there is."""
+        return mirror.joined(self.storage, self.folder.name) if mirror.remote(self.storage) else ""
 
     @property
     def features(self) -> Place:
@@ -118,8 +126,8 @@ def check(options: argparse.Namespace) -> Request:
     faults: list[str] = []
     asked = _space(options, numbers, faults)
     resources = _resources(options, numbers, faults)
-    folder = _folder(options, asked.name if asked else "search", faults)
-    kept = Path(options.cache or platformdirs.user_cache_path("finetune-search")).absolute()
+    kept = cache_folder(options.cache)
+    folder = _folder(options, kept, asked.name if asked else "search", faults)
     if fault := machine.unwritable(kept):
         faults.append(f"--cache {kept}: {fault}")
     seed = numbers.whole("seed", 0, high=2**32 - 1)
@@ -134,8 +142,14 @@ def check(options: argparse.Namespace) -> Request:
         cache=kept,
         seed=seed,
         address=options.address,
+        storage=options.storage,
         **resources,
     )
+
+
+def cache_folder(given: str | None) -> Path:
+    """This node's cache: what was given, or a folder below the user's cache folder."""
+    return Path(given or platformdirs.user_cache_path("finetune-search")).absolute()
 
 
 def find(request: Request, progress: data.Progress) -> data.Dataset:
@@ -291,24 +305,26 @@ def _resources(options: argparse.Namespace, numbers: _Numbers, faults: list[str]
     }
 
 
-def _folder(options: argparse.Namespace, space_name: str, faults: list[str]) -> Path:
-    """The folder of the new search."""
+def _folder(options: argparse.Namespace, kept: Path, space_name: str, faults: list[str]) -> Path:
+    """The folder of the new search; of object storage, the one that mirrors it."""
     known_as = re.sub(r"[^A-Za-z0-9._-]+", "-", space_name).strip("._-")[:80] or "search"
     name = options.name if options.name is not None else f"{known_as}-{time.strftime('%Y%m%d-%H%M%S')}"
-    storage = Path(options.storage)
+    away = mirror.remote(options.storage)
+    storage = mirror.local(options.storage, kept) if away else Path(options.storage)
     if misplaced := _storage_fault(options.storage):
         faults.append(f"--storage {misplaced}")
     if not NAME.fullmatch(name):
         faults.append(f"--name {name!r}: letters, digits, '.', '_' and '-' are allowed, and a letter or digit first")
-    elif not misplaced and not options.resume and not Record(storage / name).vacant:
-        faults.append(f"--name {name}: {storage / name} exists already; take another name, or --resume {name}")
+    elif not misplaced and not options.resume:
+        uri = mirror.joined(options.storage, name)
+        if not (Mirror(uri, storage / name).empty if away else Record(storage / name).vacant):
+            there = uri if away else storage / name
+            faults.append(f"--name {name}: {there} exists already; take another name, or --resume {name}")
     return storage.absolute() / name
 
 
 def _storage_fault(storage: str) -> str | None:
     if not storage:
         return "must not be empty"
-    if "://" in storage:
-        return f"{storage}: only folders are supported; mount the storage and name the folder"
-    fault = machine.unwritable(Path(storage))
+    fault = mirror.fault(storage) if mirror.remote(storage) else machine.unwritable(Path(storage))
     return fault and f"{storage}: {fault}"

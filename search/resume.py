@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from search import mirror
 from search.errors import RequestError, unknown
+from search.mirror import Mirror
 from search.record import NAME, Record, read, read_search
-from search.request import LOCATED
+from search.request import LOCATED, cache_folder
 
 FREE = {"resume", "storage", "cache", "address", "cpus_per_trial", "gpus_per_trial", "max_concurrent"}
 COMPARED = ("space", "settings", "seed")
@@ -25,16 +27,19 @@ def options(given: argparse.Namespace, defaults: argparse.Namespace) -> argparse
             was asked.
         StorageError: its record cannot be read.
     """
-    storage = Path(given.storage)
+    away = mirror.remote(given.storage)
+    storage = mirror.local(given.storage, cache_folder(given.cache)) if away else Path(given.storage)
     changed = [name for name in vars(given) if name not in FREE and getattr(given, name) != getattr(defaults, name)]
     faults = [
         f"--{name.replace('_', '-')} cannot be given with --resume: a search goes on as it was" for name in changed
     ]
-    found = Record(storage / given.resume)
-    if not NAME.fullmatch(given.resume) or not found.exists:
+    found, named = Record(storage / given.resume), NAME.fullmatch(given.resume)
+    if away and named:
+        Mirror(mirror.joined(given.storage, given.resume), found.folder).fetch_record()
+    if not named or not found.exists:
         known = [path.parent.name for path in storage.glob("*/search.json")]
         which = unknown("search", given.resume, known) if known else f"there is no search '{given.resume}'"
-        raise RequestError([*faults, f"--resume: {which} in {storage}"])
+        raise RequestError([*faults, f"--resume: {which} in {given.storage}"])
     faults += _untrusted(found.folder)
     saved = read_search(found.folder)
     if saved["status"] == "done":

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ from search.cluster import Cluster
 from search.console import Display, Steps, again, complain, conclusion, console, quiet
 from search.errors import RequestError, SearchError, StorageError, unknown
 from search.lock import Lock
+from search.mirror import Mirror
 from search.prepare import Preparation
 from search.record import Record, now
 
@@ -51,7 +53,7 @@ def parser() -> Parser:
     add("--time-budget", metavar="SECONDS", help="how long in all at most")
     add("--name", metavar="NAME", help="the search's folder under --storage (default: space and time)")
     add("--resume", metavar="NAME", help="go on with a search, whatever ended it")
-    add("--storage", default="results", metavar="DIR", help="where searches are kept (default: results)")
+    add("--storage", default="results", metavar="DIR|URI", help="a folder or s3://… for searches (default: results)")
     add("--cache", metavar="DIR", help="this node's cache (default: below the user's cache folder)")
     add("--address", metavar="ADDR", help="join a Ray cluster: auto, or host:port (default: an own local Ray)")
     add("--cpus-per-trial", metavar="N", help="default: fits the machine")
@@ -102,13 +104,16 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
         about = plan.described(asked)
         if options.resume:
             record = resume.record(asked.folder, about)
+            record.mirror = _mirror(asked, stack)
             plan.demand_room(asked, asked.space.budget.trials - len(record.ended))
             record.write_search(status="running", ended=None)
         else:
             plan.demand_room(asked, asked.space.budget.trials)
+            if asked.uri:
+                shutil.rmtree(asked.folder, ignore_errors=True)
             asked.folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(Lock(asked.folder))
-            record = Record(asked.folder)
+            record = Record(asked.folder, mirror=_mirror(asked, stack))
             record.create(status="running", **about, **_origin(options, given))
         try:
             lines = [f"skipped {path}: {reason}" for path, reason in about["data"]["skipped"]]
@@ -121,6 +126,10 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
             _close(record, "interrupted")
             complain(f"interrupted at once; to go on: {again(record)}")
             return INTERRUPTED
+
+
+def _mirror(asked: request.Request, stack: contextlib.ExitStack) -> Mirror | None:
+    return stack.enter_context(Mirror(asked.uri, asked.folder)) if asked.uri else None
 
 
 def _demand_nodes(asked: request.Request) -> None:

@@ -1,12 +1,14 @@
 """What runs in Ray's processes: a trial, and the export of the winner."""
 
 import contextlib
+import functools
 import math
 import os
 import sys
 import time
 import traceback
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from search import trial
 from search.data import silent
 from search.errors import StorageError, cause
 from search.machine import importing_keras, storage_fault
+from search.mirror import Mirror
 from search.record import Record, Row
 from search.request import Request
 
@@ -57,14 +60,16 @@ def run_trial(config: dict[str, Any], request: Any, deadline: float, pause: Paus
     with importing_keras():
         from search import callbacks, warm
 
-    if not asked.folder.is_dir():  # whatever writes there would make it anew
+    if not (asked.uri or asked.folder.is_dir()):  # whatever writes there would make it anew
         raise StorageError(f"{asked.folder} cannot be written: it is gone")
+    send = _fetched(asked, config["trial"])
     if asked.address:
         _fill_on_node(asked)
     stopped = False
 
     def report(metrics: dict[str, float | int | str]) -> None:
         nonlocal stopped
+        send()
         try:
             tune.report({**metrics, "crowded": warm.crowded()})
         except SystemExit as error:
@@ -75,6 +80,7 @@ def run_trial(config: dict[str, Any], request: Any, deadline: float, pause: Paus
     configuration = asked.configuration(config["trial"], chosen, deadline)
     try:
         trial.train(configuration, report, pause.asked)
+        send()
     except StorageError:
         raise
     except Exception as error:
@@ -84,6 +90,20 @@ def run_trial(config: dict[str, Any], request: Any, deadline: float, pause: Paus
         tune.report({"epoch": 0, "objective": math.nan, **failure})
     if stopped:
         sys.exit(0)
+
+
+def _fetched(request: Request, number: str) -> Callable[[], None]:
+    """Fetch a trial's checkpoints where the search is in object storage; give what sends them, and its events."""
+    if not request.uri:
+        return lambda: None
+    record, mirror = Record(request.folder), Mirror(request.uri, request.folder)
+    part = record.checkpoints(number).relative_to(request.folder).as_posix()
+    events = (record.tensorboard / number).relative_to(request.folder).as_posix()
+    try:
+        mirror.fetch(part)
+    except OSError as error:
+        raise StorageError(f"{request.uri} cannot be read: {error}") from error
+    return functools.partial(mirror.send_trial, part, f"{events}/train", f"{events}/validation")
 
 
 def _fill_on_node(request: Request) -> None:
@@ -114,8 +134,15 @@ class Export:
 
     def export(self, row: Row) -> dict[str, Any]:
         """Write the model of a trial; see `trial.export`."""
-        configuration = self._request.configuration(row.trial, dict(row.parameters))
-        return trial.export(configuration, Record(self._request.folder).best, row.best_epoch or 0)
+        request, best = self._request, Record(self._request.folder).best
+        configuration = request.configuration(row.trial, dict(row.parameters))
+        if not request.uri:
+            return trial.export(configuration, best, row.best_epoch or 0)
+        _fetched(request, row.trial)
+        best.mkdir(parents=True, exist_ok=True)
+        tested = trial.export(configuration, best, row.best_epoch or 0)
+        Mirror(request.uri, request.folder).send(best.name)
+        return tested
 
 
 def prepare_process(cpus: float) -> None:

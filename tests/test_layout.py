@@ -32,6 +32,7 @@ ORDER = (
     "tensorboard",
     "record",
     "history",
+    "mirror",
     "lock",
     "trial",
     "probe",
@@ -180,7 +181,7 @@ def test_the_readme_lists_the_modules_in_this_order() -> None:
 def test_every_module_is_used() -> None:
     """A module that nothing imports any more would stay and be maintained for nothing."""
     used = {module for path in modules("search").values() for module in imports(path)}
-    started = {"run", "report"}  # by `python -m`
+    started = {"run", "report", "clusterfile", "spot"}  # by `python -m`
 
     assert [name for name in ORDER if f"search.{name}" not in used and name not in started] == []
 

@@ -28,6 +28,7 @@ def question(tmp_path: Path) -> Question:
     weights.write_bytes(b"weights")
     return Question(
         mark=tmp_path / "storage" / "mark",
+        uri="",
         source=str(tmp_path / "photos"),
         seed=0,
         max_bad_files=0.0,

@@ -1,0 +1,269 @@
+"""A search's folder in object storage, by way of a folder of this machine.
+
+Whatever writes a search writes a folder, and adds to its files; objects can only be written whole. So every machine has
+a folder that mirrors the objects: the driver sends what it wrote every few seconds, a trial's process what it wrote
+before each report, and whoever goes on with something fetches it first.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from search.errors import CheckpointError, RequestError, StorageError
+from search.lock import BEAT_EVERY_S, SILENT_AFTER_S
+
+SEND_EVERY_S = 2.0
+RECORD = ("search.json", "search.json.previous", "history.jsonl", "trials.csv")
+TRIALS, LOCK = "trials", "lock"
+
+
+def remote(storage: str) -> bool:
+    """Whether a storage is in object storage, not a folder."""
+    return "://" in storage
+
+
+def joined(storage: str, *parts: str) -> str:
+    """A URI below a storage, whose query stays at its end."""
+    path, mark, query = storage.partition("?")
+    return "/".join([path.rstrip("/"), *parts]) + mark + query
+
+
+def below(uri: str) -> str:
+    """The URI that holds another one."""
+    path, mark, query = uri.partition("?")
+    return path.rpartition("/")[0] + mark + query
+
+
+def local(storage: str, cache: Path) -> Path:
+    """The folder of this machine that stands for a storage."""
+    return cache / "mirrors" / hashlib.sha256(storage.encode()).hexdigest()[:16]
+
+
+def fault(storage: str) -> str | None:
+    """Why objects cannot be written there; `None` when they can."""
+    from pyarrow import ArrowException
+
+    try:
+        probe = Mirror(joined(storage, f".probe-{uuid.uuid4()}"), Path())
+        probe.write("probe", b"probe")
+        probe.clear()
+    except (OSError, ValueError, ArrowException) as error:
+        return f"cannot be written: {str(error).splitlines()[0]}"
+    return None
+
+
+class Mirror:
+    """A folder and the objects it stands for. As a context it holds the search's lock there, and sends what changes.
+
+    Args:
+        uri: of the search, such as `s3://bucket/results/name`, with `?endpoint_override=…` for other services than S3.
+        folder: of this machine.
+
+    Attributes:
+        fault: why nothing can be sent any more.
+    """
+
+    def __init__(self, uri: str, folder: Path) -> None:
+        from pyarrow import fs
+
+        self.uri, self.folder = uri, folder
+        self._objects, self._root = fs.FileSystem.from_uri(uri)
+        self._sent: dict[str, tuple[int, int]] = {}
+        self._owned: set[str] = set()
+        self._sending = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._live, daemon=True, name="mirror")
+        self.fault: OSError | None = None
+
+    def __enter__(self) -> Self:
+        self._take()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+        try:
+            self.send()
+            self.remove(LOCK)
+        except OSError as lost:
+            if kind is None:
+                raise StorageError(f"{self.uri} cannot be written: {lost}") from lost
+
+    @property
+    def storage(self) -> str:
+        """The URI of the storage that the search is in."""
+        return below(self.uri)
+
+    def at(self, path: Path) -> str:
+        """The URI of a file of the folder, without a query."""
+        return joined(self.uri.partition("?")[0], path.relative_to(self.folder).as_posix())
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is there but a lock."""
+        return all(name == LOCK for name in self._names(""))
+
+    def read(self, name: str) -> bytes:
+        """An object's content.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with self._objects.open_input_stream(f"{self._root}/{name}") as stream:
+            return bytes(stream.read())
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write an object.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with self._objects.open_output_stream(f"{self._root}/{name}") as stream:
+            stream.write(content)
+
+    def holds(self, name: str) -> bool:
+        """Whether an object is there."""
+        return name in self._names("")
+
+    def clear(self) -> None:
+        """Remove all objects, and what stands for the folder itself."""
+        with contextlib.suppress(FileNotFoundError):
+            self._objects.delete_dir(self._root)
+
+    def remove(self, name: str) -> None:
+        """Remove an object, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._objects.delete_file(f"{self._root}/{name}")
+
+    def fetch_record(self) -> None:
+        """Fetch what a report needs, and a search that goes on.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        for name in self._names(""):
+            if name in RECORD:
+                self._fetch(name)
+
+    def fetch(self, part: str) -> None:
+        """Make a part of the folder what the objects are.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        shutil.rmtree(self.folder / part, ignore_errors=True)
+        (self.folder / part).mkdir(parents=True)
+        for name in self._names(part):
+            self._fetch(name)
+
+    def send(self, *parts: str) -> None:
+        """Send the files that changed since: in these parts of the folder, or all but those of trials.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        with self._sending:
+            for path in self._files(parts):
+                name = path.relative_to(self.folder).as_posix()
+                with contextlib.suppress(FileNotFoundError):  # it was renamed meanwhile
+                    found = path.stat()
+                    state = found.st_mtime_ns, found.st_size
+                    if self._sent.get(name) != state:
+                        self.write(name, path.read_bytes())
+                        self._sent[name] = state
+
+    def send_trial(self, part: str, *others: str) -> None:
+        """Send a trial's checkpoints and other parts, unless another process has taken the trial.
+
+        Raises:
+            CheckpointError: it has.
+            StorageError: the objects cannot be written.
+        """
+        try:
+            owner = f"{part}/owner"
+            if part in self._owned and self.read(owner) != (self.folder / owner).read_bytes():
+                raise CheckpointError(f"{part} belongs to another process, which goes on with the trial")
+            self.send(part, *others)
+            self._owned.add(part)
+        except OSError as error:
+            raise StorageError(f"{self.uri} cannot be written: {error}") from error
+
+    def _files(self, parts: tuple[str, ...]) -> Iterator[Path]:
+        if parts:
+            tops = [self.folder / part for part in parts]
+        else:
+            tops = [path for path in self.folder.iterdir() if path.name not in (TRIALS, LOCK)]
+        for top in tops:
+            for path in [top] if top.is_file() else sorted(top.rglob("*")):
+                if path.is_file() and path.suffix != ".tmp":
+                    yield path
+
+    def _names(self, part: str) -> list[str]:
+        """The objects below a part."""
+        from pyarrow import fs
+
+        top = f"{self._root}/{part}".rstrip("/")
+        found = self._objects.get_file_info(fs.FileSelector(top, recursive=True, allow_not_found=True))
+        return [info.path.removeprefix(self._root).strip("/") for info in found if info.type == fs.FileType.File]
+
+    def _fetch(self, name: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.read(name))
+        found = path.stat()
+        self._sent[name] = found.st_mtime_ns, found.st_size
+
+    def _live(self) -> None:
+        """Send what changes; tell that this process lives."""
+        beat_at = time.monotonic()
+        while not self._over.wait(SEND_EVERY_S):
+            try:
+                self.send()
+                if time.monotonic() - beat_at >= BEAT_EVERY_S:
+                    self._beat()
+                    beat_at = time.monotonic()
+            except OSError as error:
+                self.fault = error
+                return
+
+    def _take(self) -> None:
+        """Take the search's lock.
+
+        Raises:
+            RequestError: a process of another machine writes it.
+        """
+        holder = self._holder()
+        if holder and holder["host"] != socket.gethostname() and self._age() < SILENT_AFTER_S:
+            who = f"process {holder['process']} on {holder['host']}"
+            raise RequestError([f"{self.uri} is in use by {who}, where its search runs; wait for it, or end it"])
+        self._beat()
+
+    def _holder(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.read(LOCK)))
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def _age(self) -> float:
+        """Seconds since the holder was heard of, by the clock of the storage."""
+        probe = f"{LOCK}-{uuid.uuid4()}"
+        self.write(probe, b"")
+        now, then = self._objects.get_file_info([f"{self._root}/{name}" for name in (probe, LOCK)])
+        self.remove(probe)
+        return float(now.mtime_ns - then.mtime_ns) / 1e9
+
+    def _beat(self) -> None:
+        self.write(LOCK, json.dumps({"host": socket.gethostname(), "process": os.getpid()}).encode())

@@ -1,0 +1,242 @@
+"""Searches in object storage: against a real server that speaks S3."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+from searches import PATIENCE_S, accuracy_of_the_model, long_space
+
+from search import mirror
+from search.errors import CheckpointError, RequestError, StorageError
+from search.mirror import Mirror, joined
+from search.tensorboard import Events
+
+pytestmark = pytest.mark.slow
+
+TRIALS, EPOCHS = 4, 24
+
+
+class Service:
+    """A server with one bucket.
+
+    Args:
+        port: that it listens on.
+    """
+
+    def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.address = f"http://127.0.0.1:{port}"
+        self.storage = f"s3://bucket/results?endpoint_override=127.0.0.1:{port}&scheme=http"
+        self.objects = fs.S3FileSystem(endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True)
+
+    def names(self, folder: str) -> list[str]:
+        """The objects below a folder of the storage."""
+        selector = fs.FileSelector(f"bucket/results/{folder}", recursive=True, allow_not_found=True)
+        found = [info.path for info in self.objects.get_file_info(selector) if info.type == fs.FileType.File]
+        return [path.removeprefix(f"bucket/results/{folder}/") for path in found]
+
+    def rows(self, search: str) -> list[dict[str, str]]:
+        """The rows of a search's record; none while there is no record."""
+        if "trials.csv" not in self.names(search):
+            return []
+        with self.objects.open_input_stream(f"bucket/results/{search}/trials.csv") as stream:
+            return list(csv.DictReader(io.StringIO(stream.read().decode())))
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """An empty bucket."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            until = time.monotonic() + PATIENCE_S
+            while True:
+                with socket.socket() as tried:
+                    if tried.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            known = Service(port, process)
+            known.objects.create_dir("bucket")
+            yield known
+        finally:
+            process.kill()
+
+
+def command(service: Service, cache: Path, *options: str) -> list[str]:
+    """The real command on a machine whose cache this is."""
+    return [sys.executable, "-m", "search.run", "--storage", service.storage, "--cache", str(cache), *options]
+
+
+def test_what_is_sent_can_be_fetched(service: Service, tmp_path: Path) -> None:
+    """Files are lost on the way, are sent again and again, or old ones stay where they are fetched."""
+    uri = joined(service.storage, "one")
+    here, there = Mirror(uri, tmp_path / "here"), Mirror(uri, tmp_path / "there")
+    assert here.empty
+    (tmp_path / "here" / "trials" / "0000").mkdir(parents=True)
+    (tmp_path / "here" / "trials.csv").write_text("rows")
+    (tmp_path / "here" / "trials" / "0000" / "last.npz").write_bytes(bytes(9_000_000))
+    here.send()
+    assert service.names("one") == ["trials.csv"]
+    here.send("trials/0000")
+    (tmp_path / "there" / "trials" / "0000").mkdir(parents=True)
+    (tmp_path / "there" / "trials" / "0000" / "best.npz").write_bytes(b"of another time")
+    there.fetch("trials/0000")
+
+    assert sorted(path.name for path in (tmp_path / "there" / "trials" / "0000").iterdir()) == ["last.npz"]
+    assert (tmp_path / "there" / "trials" / "0000" / "last.npz").read_bytes() == bytes(9_000_000)
+    assert not here.empty
+
+
+def test_a_process_that_lost_its_trial_sends_nothing_more(service: Service, tmp_path: Path) -> None:
+    """What was cut off spoils the trial of the process that goes on with it."""
+    uri = joined(service.storage, "two")
+    first, second = Mirror(uri, tmp_path / "first"), Mirror(uri, tmp_path / "second")
+    for name, one in (("first", first), ("second", second)):
+        one.fetch("trials/0000")
+        (tmp_path / name / "trials" / "0000" / "owner").write_text(name)
+        (tmp_path / name / "trials" / "0000" / "last.npz").write_text(name)
+        one.send_trial("trials/0000")
+    (tmp_path / "first" / "trials" / "0000" / "last.npz").write_text("first, later")
+    with pytest.raises(CheckpointError, match="belongs to another process"):
+        first.send_trial("trials/0000")
+    (tmp_path / "second" / "trials" / "0000" / "last.npz").write_text("second, later")
+    second.send_trial("trials/0000")
+
+    assert second.read("trials/0000/last.npz") == b"second, later"
+
+
+def test_one_machine_alone_writes_a_search(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two machines write one search; or a search stays locked by a machine that is gone."""
+    uri = joined(service.storage, "three")
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    with Mirror(uri, tmp_path / "here"):
+        monkeypatch.setattr(mirror.socket, "gethostname", lambda: "elsewhere")
+        with pytest.raises(RequestError, match="is in use by process"), Mirror(uri, tmp_path / "there"):
+            pass
+        monkeypatch.setattr(mirror, "SILENT_AFTER_S", -1.0)
+        with Mirror(uri, tmp_path / "there"):
+            pass
+
+
+def test_storage_that_cannot_be_written(service: Service, tmp_path: Path) -> None:
+    """It shows after the first trial; or a server that went away is told as success."""
+    assert mirror.fault(service.storage) is None
+    assert "cannot be written" in str(mirror.fault(service.storage.replace("bucket", "no-such-bucket")))
+    assert "cannot be written" in str(mirror.fault("nothing://bucket"))
+    (tmp_path / "trials.csv").write_text("rows")
+    one = Mirror(joined(service.storage, "four"), tmp_path)
+    one.__enter__()
+    service.process.kill()
+    (tmp_path / "trials.csv").write_text("more rows")
+    with pytest.raises(StorageError, match="cannot be written"):
+        one.__exit__(None, None, None)
+
+
+def test_a_search_in_object_storage(service: Service, tmp_path: Path) -> None:
+    """A search there is not whole; or it is lost with the machine that it was begun on."""
+    space = long_space(tmp_path, TRIALS, EPOCHS)
+    options = ["--space", space, "--name", "away"]
+    with subprocess.Popen(command(service, tmp_path / "cache", *options), start_new_session=True) as process:
+        until = time.monotonic() + PATIENCE_S
+        while not (ended := [row for row in service.rows("away") if row["state"] == "completed"]):
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGKILL)
+    kept = command(service, tmp_path / "cache", *options)
+    again = subprocess.run(kept, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    other = command(service, tmp_path / "another cache", "--resume", "away")
+    done = subprocess.run(other, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = service.rows("away")
+    assert [row["trial"] for row in rows] == [f"{number:04d}" for number in range(TRIALS)]
+    assert [row for row in rows if row in ended] == ended
+    assert "model: s3://bucket/results/away/best/model.keras" in done.stdout
+    names = service.names("away")
+    for name in ("search.json", "history.jsonl", "optuna.journal", "best/model.keras", "best/metrics.json"):
+        assert name in names
+    for trial in range(TRIALS):
+        for part in (f"trials/{trial:04d}/best.npz", f"tensorboard/{trial:04d}/train/", f"tensorboard/{trial:04d}/ev"):
+            assert any(name.startswith(part) for name in names), part
+    assert "lock" not in names
+    folder = mirror.local(service.storage, tmp_path / "another cache") / "away"
+    metrics = json.loads(Mirror(joined(service.storage, "away"), Path()).read("best/metrics.json"))
+    assert accuracy_of_the_model(folder) == pytest.approx(metrics["test_accuracy"])
+    report = [sys.executable, "-m", "search.report", "away", "--storage", service.storage]
+    assert "Leaderboard" in subprocess.run(report, capture_output=True, text=True, check=True).stdout
+    finished = subprocess.run(other, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    assert finished.returncode == 2
+    assert "this search is done" in finished.stderr
+
+
+def test_the_service_goes_away(service: Service, tmp_path: Path) -> None:
+    """The search goes on for hours, into nowhere."""
+    asked = command(service, tmp_path / "cache", "--space", long_space(tmp_path, TRIALS, 200), "--name", "gone")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(asked, stdout=pipe, stderr=pipe, text=True) as process:
+        until = time.monotonic() + PATIENCE_S
+        while not [row for row in service.rows("gone") if int(row["epochs"]) > 2]:
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.5)
+        service.process.kill()
+        output, errors = process.communicate(timeout=PATIENCE_S)
+
+    assert process.returncode == 1, output + errors
+    assert "s3://bucket/results/gone" in errors
+    assert "cannot be written" in errors
+
+
+@pytest.mark.cluster
+def test_tensorboard_reads_it(service: Service, tmp_path: Path) -> None:
+    """The trials are there, and nobody can look at them."""
+    board, folder = tmp_path / "board", tmp_path / "search"
+    subprocess.run([sys.executable, "-m", "venv", board], check=True)
+    packages = ["tensorboard", "fsspec", "s3fs", "setuptools<81"]
+    subprocess.run([board / "bin" / "pip", "install", "--quiet", *packages], check=True)
+    with Events(folder / "tensorboard" / "0000" / "validation") as events:
+        events.scalars({"epoch_accuracy": 0.5}, step=1)
+    Mirror(joined(service.storage, "shown"), folder).send()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shown = ["--logdir", "s3://bucket/results/shown/tensorboard", "--load_fast=false", "--port", str(port)]
+    environment = {**os.environ, "AWS_ENDPOINT_URL": service.address}
+    with subprocess.Popen([board / "bin" / "tensorboard", *shown], env=environment) as process:
+        try:
+            until = time.monotonic() + PATIENCE_S
+            tags: dict[str, object] = {}
+            while "0000/validation" not in tags:
+                assert time.monotonic() < until
+                assert process.poll() is None
+                time.sleep(0.5)
+                with (
+                    contextlib.suppress(OSError),
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/data/plugin/scalars/tags", timeout=5) as answer,
+                ):
+                    tags = json.loads(answer.read())
+        finally:
+            process.kill()
+
+    assert "epoch_accuracy" in str(tags["0000/validation"])
