@@ -12,7 +12,7 @@ run: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest -m "not soak and not cluster"
 
-# A cluster launched by cluster.yaml on machines that are namespaces of this one, as root.
+# A cluster launched by cluster.yaml on machines that are namespaces of this one, as root; searches in object storage.
 test-cluster: .venv/ready
 	@for program in sshd rsync ip; do command -v $$program > /dev/null || \
 		{ apt-get install --yes --quiet --no-install-recommends openssh-server rsync iproute2; break; }; done

@@ -29,8 +29,11 @@ LOST = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.
 
 def versions() -> dict[str, str]:
     """The versions of Python and of all that decides what a search gives."""
-    found = {d.name.replace("_", "-"): d.version for d in metadata.distributions()}
-    return {"Python": platform.python_version()} | {name: found[name] for name in PACKAGES if name in found}
+    found = {"Python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def cpus() -> int:

@@ -95,6 +95,14 @@ class Host:
         output, _ = process.communicate(timeout=patience_s)
         return subprocess.CompletedProcess(command, process.returncode, output, "")
 
+    @staticmethod
+    def let_go(process: subprocess.Popen[str]) -> None:
+        """Follow a command no more; what it began ends with the machine."""
+        process.kill()
+        if process.stdout:
+            process.stdout.close()
+        process.wait()
+
     def cable(self, plugged: bool) -> None:
         """Pull its network cable, or plug it in."""
         _ip("link", "set", f"to-{self.name}", "up" if plugged else "down")

@@ -189,7 +189,7 @@ def test_machines_come_and_go(tmp_path: Path) -> None:
             cluster.workers["one"].cable(plugged=True)
             output, _ = process.communicate(timeout=PATIENCE_S)
         finally:
-            process.kill()
+            cluster.head.let_go(process)
 
         assert process.returncode == 0, output
         cluster.demand_whole("faults")
@@ -216,8 +216,8 @@ def test_going_on_from_another_machine(tmp_path: Path) -> None:
         wait_for(lambda: any(row["state"] == "completed" for row in cluster.rows("moved")))
         resume = f"RAY_AUTH_MODE=token .venv/bin/{RESUME} moved"
         at_once = cluster.do(cluster.workers["one"], resume, status=2)
-        process.kill()
-        process.communicate()
+        cluster.head.run("pkill -KILL -f '[-]-name moved'")
+        cluster.head.let_go(process)
         until = time.monotonic() + PATIENCE_S
         while (done := cluster.workers["one"].run(resume)).returncode == 2:  # its heartbeat is waited for
             assert "is in use by process" in done.stdout
@@ -268,7 +268,7 @@ def test_a_spot_machine_is_taken_away(tmp_path: Path) -> None:
             output, _ = process.communicate(timeout=PATIENCE_S)
         finally:
             for one in (service, watcher, process):
-                one.kill()
+                spot.let_go(one)
 
         assert "is taken away in" in said
         assert process.returncode == 0, output

@@ -151,6 +151,7 @@ def test_storage_that_cannot_be_written(service: Service, tmp_path: Path) -> Non
         one.__exit__(None, None, None)
 
 
+@pytest.mark.cluster
 def test_a_search_in_object_storage(service: Service, tmp_path: Path) -> None:
     """A search there is not whole; or it is lost with the machine that it was begun on."""
     space = long_space(tmp_path, TRIALS, EPOCHS)
@@ -191,6 +192,7 @@ def test_a_search_in_object_storage(service: Service, tmp_path: Path) -> None:
     assert "this search is done" in finished.stderr
 
 
+@pytest.mark.cluster
 def test_the_service_goes_away(service: Service, tmp_path: Path) -> None:
     """The search goes on for hours, into nowhere."""
     asked = command(service, tmp_path / "cache", "--space", long_space(tmp_path, TRIALS, 200), "--name", "gone")
