@@ -49,6 +49,15 @@ def local(storage: str, cache: Path) -> Path:
     return cache / "mirrors" / hashlib.sha256(storage.encode()).hexdigest()[:16]
 
 
+def forget(folder: Path) -> None:
+    """Empty a folder that mirrored an earlier search of the same name, but for its lock."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
 def fault(storage: str) -> str | None:
     """Why objects cannot be written there; `None` when they can."""
     from pyarrow import ArrowException
@@ -152,10 +161,11 @@ class Mirror:
         Raises:
             OSError: it cannot be read.
         """
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        for name in self._names(""):
-            if name in RECORD:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        there = self._names("")
+        for name in RECORD:
+            (self.folder / name).unlink(missing_ok=True)
+            if name in there:
                 self._fetch(name)
 
     def fetch(self, part: str) -> None:

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import importlib
 import shlex
-import shutil
 import signal
 import sys
 import threading
@@ -14,7 +13,7 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from search import machine, plan, request, resume
+from search import machine, mirror, plan, request, resume
 from search.cluster import Cluster
 from search.console import Display, Steps, again, complain, conclusion, console, quiet
 from search.errors import RequestError, SearchError, StorageError, unknown
@@ -109,10 +108,10 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
             record.write_search(status="running", ended=None)
         else:
             plan.demand_room(asked, asked.space.budget.trials)
-            if asked.uri:
-                shutil.rmtree(asked.folder, ignore_errors=True)
             asked.folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(Lock(asked.folder))
+            if asked.uri:
+                mirror.forget(asked.folder)
             record = Record(asked.folder, mirror=_mirror(asked, stack))
             record.create(status="running", **about, **_origin(options, given))
         try:

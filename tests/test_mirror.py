@@ -162,12 +162,17 @@ def test_a_search_in_object_storage(service: Service, tmp_path: Path) -> None:
             assert time.monotonic() < until
             assert process.poll() is None
             time.sleep(0.5)
+        meanwhile = command(service, tmp_path / "cache", "--resume", "away")
+        busy = subprocess.run(meanwhile, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+        assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
     kept = command(service, tmp_path / "cache", *options)
     again = subprocess.run(kept, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     other = command(service, tmp_path / "another cache", "--resume", "away")
     done = subprocess.run(other, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
+    assert busy.returncode == 2
+    assert "is in use by process" in busy.stderr
     assert again.returncode == 2
     assert "exists already" in again.stderr
     assert done.returncode == 0, done.stdout + done.stderr
