@@ -49,6 +49,20 @@ def local(storage: str, cache: Path) -> Path:
     return cache / "mirrors" / hashlib.sha256(storage.encode()).hexdigest()[:16]
 
 
+def fetch_record(storage: str, name: str, folder: Path) -> None:
+    """Fetch what a report needs, and a search that goes on.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    from pyarrow import ArrowException
+
+    try:
+        Mirror(joined(storage, name), folder).fetch_record()
+    except (OSError, ValueError, ArrowException) as error:
+        raise StorageError(f"{joined(storage, name)} cannot be read: {str(error).splitlines()[0]}") from error
+
+
 def forget(folder: Path) -> None:
     """Empty a folder that mirrored an earlier search of the same name, but for its lock."""
     for path in folder.iterdir():
@@ -156,12 +170,7 @@ class Mirror:
             self._objects.delete_file(f"{self._root}/{name}")
 
     def fetch_record(self) -> None:
-        """Fetch what a report needs, and a search that goes on.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Make the record what it is in the storage; other files of the folder stay."""
         there = self._names("")
         for name in RECORD:
             (self.folder / name).unlink(missing_ok=True)

@@ -13,7 +13,6 @@ from typing import Any
 from search import mirror
 from search.console import complain, console, described, leaderboard
 from search.errors import RequestError, SearchError, unknown
-from search.mirror import Mirror
 from search.record import NAME, Record, Row, ranked, read, write_text
 
 STYLE = """
@@ -53,7 +52,8 @@ def load(given: str, name: str) -> Record:
     away = mirror.remote(given)
     storage = mirror.local(given, Path(tempfile.mkdtemp(prefix="finetune-search-"))) if away else Path(given)
     if away and NAME.fullmatch(name):
-        Mirror(mirror.joined(given, name), storage / name).fetch_record()
+        (storage / name).mkdir(parents=True)
+        mirror.fetch_record(given, name, storage / name)
     if not NAME.fullmatch(name) or not (storage / name / "search.json").is_file():
         known = [path.parent.name for path in storage.glob("*/search.json")]
         raise RequestError([f"{unknown('search', name, known)} in {given}"])

@@ -11,7 +11,6 @@ from typing import Any
 from search import mirror
 from search.errors import RequestError, unknown
 from search.lock import Lock
-from search.mirror import Mirror
 from search.record import NAME, Record, read, read_search
 from search.request import LOCATED, cache_folder
 
@@ -38,7 +37,7 @@ def options(given: argparse.Namespace, defaults: argparse.Namespace) -> argparse
     if away and named:
         found.folder.mkdir(parents=True, exist_ok=True)
         with Lock(found.folder):
-            Mirror(mirror.joined(given.storage, given.resume), found.folder).fetch_record()
+            mirror.fetch_record(given.storage, given.resume, found.folder)
     if not named or not found.exists:
         known = [path.parent.name for path in storage.glob("*/search.json")]
         which = unknown("search", given.resume, known) if known else f"there is no search '{given.resume}'"

@@ -18,7 +18,7 @@ import pytest
 from pyarrow import fs
 from searches import PATIENCE_S, accuracy_of_the_model, long_space
 
-from search import mirror
+from search import mirror, report, resume, run
 from search.errors import CheckpointError, RequestError, StorageError
 from search.mirror import Mirror, joined
 from search.tensorboard import Events
@@ -26,6 +26,7 @@ from search.tensorboard import Events
 pytestmark = pytest.mark.slow
 
 TRIALS, EPOCHS = 4, 24
+NONE = run.parser().parse_args([])
 
 
 class Service:
@@ -149,6 +150,20 @@ def test_storage_that_cannot_be_written(service: Service, tmp_path: Path) -> Non
     (tmp_path / "trials.csv").write_text("more rows")
     with pytest.raises(StorageError, match="cannot be written"):
         one.__exit__(None, None, None)
+
+
+def test_a_search_that_cannot_be_read(service: Service, tmp_path: Path) -> None:
+    """A traceback, or a search that seems to be gone."""
+    for storage, said in (
+        (service.storage.replace("bucket", "gone"), "cannot be read"),
+        (service.storage, "no search"),
+    ):
+        asked = ["--resume", "x", "--storage", storage, "--cache", str(tmp_path)]
+        with pytest.raises((StorageError, RequestError), match=said):
+            resume.options(run.parser().parse_args(asked), NONE)
+    service.process.kill()
+    with pytest.raises(StorageError, match="cannot be read"):
+        report.load(service.storage, "x")
 
 
 @pytest.mark.cluster
