@@ -129,6 +129,7 @@ def search_on(address: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[i
             process.kill()
 
 
+@pytest.mark.cluster
 def test_searches_share_a_cluster_that_grows_and_shrinks() -> None:
     """The first search takes all and the second waits for it; a new node stays idle; a dead search keeps its share."""
     from ray.cluster_utils import Cluster as Nodes

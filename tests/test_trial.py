@@ -725,7 +725,7 @@ def test_a_worker_goes_on_from_the_state_that_lies_there(
         asked.append(arguments)
         return replace(head.configuration, folder=tmp_path)
 
-    request = SimpleNamespace(address=None, cpus_per_trial=1, folder=Path(), configuration=configuration)
+    request = SimpleNamespace(address=None, uri="", cpus_per_trial=1, folder=Path(), configuration=configuration)
     monkeypatch.setattr(worker.tune, "report", reported.append)
     worker.run_trial({"trial": "0007", "dropout": 0.5}, request, math.inf, NEVER)
 
@@ -738,6 +738,7 @@ def test_a_worker_reports_what_went_wrong(worker: Any, trials: Trials, monkeypat
     configuration = trials.configuration("wrong", backbone=trials.small, **{**HEAD, "learning_rate": "high"})
     request = SimpleNamespace(
         address=None,
+        uri="",
         cpus_per_trial=1,
         folder=configuration.folder.parent,
         configuration=lambda *chosen: configuration,  # noqa: ARG005
@@ -760,6 +761,7 @@ def test_a_worker_does_not_blame_the_configuration_for_a_lost_storage(
     configuration = replace(configuration, folder=configuration.folder / "gone" / "0000")
     request = SimpleNamespace(
         address=None,
+        uri="",
         cpus_per_trial=1,
         folder=configuration.folder.parent,
         configuration=lambda *chosen: configuration,  # noqa: ARG005
@@ -776,6 +778,7 @@ def test_a_worker_lets_a_trial_end_before_it_ends_itself(
     configuration = trials.configuration("ray", backbone=trials.small, epochs=5, rungs=(2, 5), **HEAD)
     request = SimpleNamespace(
         address=None,
+        uri="",
         cpus_per_trial=1,
         folder=Path(),
         configuration=lambda *chosen: configuration,  # noqa: ARG005
