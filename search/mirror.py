@@ -102,7 +102,6 @@ class Mirror:
         self.uri, self.folder = uri, folder
         self._objects, self._root = fs.FileSystem.from_uri(uri)
         self._sent: dict[str, tuple[int, int]] = {}
-        self._owned: set[str] = set()
         self._sending = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._live, daemon=True, name="mirror")
@@ -198,8 +197,7 @@ class Mirror:
             for path in self._files(parts):
                 name = path.relative_to(self.folder).as_posix()
                 with contextlib.suppress(FileNotFoundError):  # it was renamed meanwhile
-                    found = path.stat()
-                    state = found.st_mtime_ns, found.st_size
+                    state = _state(path)
                     if self._sent.get(name) != state:
                         self.write(name, path.read_bytes())
                         self._sent[name] = state
@@ -212,11 +210,12 @@ class Mirror:
             StorageError: the objects cannot be written.
         """
         try:
-            owner = f"{part}/owner"
-            if part in self._owned and self.read(owner) != (self.folder / owner).read_bytes():
+            name = f"{part}/owner"
+            owner = self.folder / name
+            known = owner.exists() and self._sent.get(name) == _state(owner)  # else it has just been taken
+            if known and self.read(name) != owner.read_bytes():
                 raise CheckpointError(f"{part} belongs to another process, which goes on with the trial")
             self.send(part, *others)
-            self._owned.add(part)
         except OSError as error:
             raise StorageError(f"{self.uri} cannot be written: {error}") from error
 
@@ -242,8 +241,7 @@ class Mirror:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(self.read(name))
-        found = path.stat()
-        self._sent[name] = found.st_mtime_ns, found.st_size
+        self._sent[name] = _state(path)
 
     def _live(self) -> None:
         """Send what changes; tell that this process lives."""
@@ -286,3 +284,9 @@ class Mirror:
 
     def _beat(self) -> None:
         self.write(LOCK, json.dumps({"host": socket.gethostname(), "process": os.getpid()}).encode())
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """What tells a changed file from the one that was sent."""
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size

@@ -23,7 +23,7 @@ from search.space import Budget, Depth, Float, Space
 
 space = Space(
     search={{"unfreeze_depth": Depth(2, 4), "learning_rate": Float(1e-4, 1e-1, log=True)}},
-    fixed={{"batch_size": 64}},
+    fixed={{"batch_size": 32}},
     budget=Budget(trials={TRIALS}, epochs=27, first_rung=3, reduction_factor=3),
 )
 """
