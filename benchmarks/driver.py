@@ -40,17 +40,18 @@ def no_trial(config: dict[str, Any], **_: Any) -> None:
 
 def measure(kind: str, sampler: str, trials: int, slots: int) -> dict[str, Any]:
     """Run trials that do nothing; give the driver's figures."""
+    from search.cluster import OWN
+
+    os.environ.update(OWN, TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1")  # Ray looks at it when it is imported
     import ray
 
     from search import request, run, tune, worker
-    from search.cluster import OWN
     from search.console import Display, console
     from search.record import Record
     from search.recorder import Recorder
     from search.scheduler import Asha
     from search.searcher import Searcher
 
-    os.environ.update(OWN, TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1")
     with tempfile.TemporaryDirectory() as folder:
         given = ["--storage", folder, "--name", "none", "--trials", str(trials), "--epochs", "1"]
         asked = request.check(run.parser().parse_args(given))
