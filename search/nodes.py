@@ -86,8 +86,9 @@ def demand_ready(request: Request) -> None:
         for node, answer in answers.items():
             name = _name(nodes[node])
             wrong = [*answer.faults, *differences(answer.versions)]
-            if not any("storage" in fault for fault in wrong) and not _seen(mark.with_name(node), uri):
-                wrong.append(f"storage {mark.parent.parent} is a folder of its own there, not the one that is shared")
+            written = answer.versions and not any(fault.startswith("storage ") for fault in wrong)
+            if written and not _seen(mark.with_name(node), uri):
+                wrong.append(f"storage {request.storage} is one of its own there, not the one that is shared")
             faults += [f"{name}: {fault}" for fault in wrong]
     if faults:
         raise RequestError(faults, "the cluster")
