@@ -225,6 +225,10 @@ class Journal:
                 self._update(trial)
             except OSError as error:
                 self.fault = error
+            except RuntimeError as error:  # so Optuna tells that its lock is gone with the folder
+                if not isinstance(error.__context__, OSError):
+                    raise
+                self.fault = error.__context__
 
     def _update(self, trial: FrozenTrial) -> None:
         if trial.number not in self._ids:

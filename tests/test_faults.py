@@ -347,7 +347,7 @@ def test_storage_read_only(tmp_path: Path) -> None:
     before = ended(known(search))
 
     assert process.returncode == 1, output + errors
-    assert f"error: {search}" in errors
+    assert f"error: {search}" in errors, output + errors
     assert "cannot be written" in errors
     assert "failed" not in {row["state"] for row in before.values()}
     assert "--resume frozen" in errors
@@ -361,7 +361,7 @@ def test_storage_gone(tmp_path: Path) -> None:
         output, errors = process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == 1, output + errors
-    assert f"error: {search}" in errors
+    assert f"error: {search}" in errors, output + errors
     assert not (search / "search.json").exists()
     shutil.rmtree(search, ignore_errors=True)
     (tmp_path / "elsewhere").rename(search)

@@ -1,6 +1,7 @@
 """The searcher: what it proposes, what it tells Optuna, and that the journal and a restart hold the same."""
 
 import math
+import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -355,6 +356,24 @@ def test_a_journal_that_cannot_be_written_is_told_of(search: Search) -> None:
     search.suggest()
 
     assert isinstance(search.searcher.fault, OSError)
+
+
+def test_folder_that_goes_while_the_journal_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna then says that it has lost its lock, which would be told as a bug of the search."""
+    search = Search(tmp_path / "search")
+    search.suggest()
+    sync = os.fsync
+
+    def vanish(file: int) -> None:
+        sync(file)
+        if not (tmp_path / "elsewhere").exists() and search.journal.with_name("optuna.journal.lock").is_symlink():
+            search.journal.parent.rename(tmp_path / "elsewhere")
+
+    monkeypatch.setattr(os, "fsync", vanish)
+    search.searcher.on_trial_result("t0", {"objective": 0.5, "epoch": 1})
+
+    assert (tmp_path / "elsewhere").exists()
+    assert isinstance(search.searcher.fault, FileNotFoundError)
 
 
 def test_the_study_is_made_again_from_the_record_at_every_step(search: Search) -> None:
