@@ -10,7 +10,7 @@ run: .venv/ready
 	$(BIN)/python -m search.run --space finetune
 
 test: .venv/ready
-	$(BIN)/python -m pytest -m "not soak and not cluster"
+	$(BIN)/python -m pytest -m "not soak and not cluster" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # A cluster launched by cluster.yaml on machines that are namespaces of this one, as root; searches in object storage.
 test-cluster: .venv/ready

@@ -153,7 +153,7 @@ def test_worker_killed_too_often(tmp_path: Path) -> None:
 
 def test_host_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray's memory monitor ends a trial's process, and with plain Tune the whole search."""
-    memory, spared, portion = psutil.virtual_memory(), 4 << 30, 256 << 20
+    memory, spared, portion = psutil.virtual_memory(), 8 << 30, 256 << 20
     limit = 1 - (memory.available - spared) / memory.total
     if memory.available < 2 * spared:
         pytest.skip("this machine has too little memory to spare")
