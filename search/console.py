@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Record, Row
+from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Confirmed, Record, Row, confirmed
 from search.space import Budget
 
 COLOURS = {COMPLETED: "green", STOPPED: "yellow", DIVERGED: "red", FAILED: "red", RUNNING: "cyan"}
@@ -62,6 +62,10 @@ class Display:
         if self._live:
             self._live.update(Group(), refresh=True)
             self._live.stop()
+
+    def extend(self, budget: Budget) -> None:
+        """There are more trials to come."""
+        self._budget = budget
 
     def tell(self, line: str) -> None:
         """Say something."""
@@ -191,7 +195,7 @@ def conclusion(
 ) -> None:
     """Print the leaderboard, where everything lies, and what to do next."""
     shown.print()
-    shown.print(leaderboard(rows))
+    shown.print(leaderboard(rows, record.rows.values()))
     lines = []
     if metrics:
         lines.append(f"test accuracy of trial {metrics['trial']}: {metrics['test_accuracy']:.4f}")
@@ -222,19 +226,31 @@ def _at(record: Record, path: Path) -> str:
     return record.mirror.at(path) if record.mirror else str(path)
 
 
-def leaderboard(rows: Sequence[Row], limit: int = LEADERS) -> Table:
-    """The best trials, best first; `rows` are ranked already."""
+def leaderboard(rows: Sequence[Row], every: Iterable[Row] = (), limit: int = LEADERS) -> Table:
+    """The best trials, best first.
+
+    Args:
+        rows: ranked already.
+        every: all trials, for the means of configurations that were confirmed.
+    """
+    means = confirmed(every, "val_accuracy")
     table = Table(title=f"Leaderboard: best {min(limit, len(rows))} of {len(rows)} trials with a model")
     table.title_justify = "left"
-    for column in ("", "trial", "val_accuracy", "val_loss", "best epoch", "state", "parameters"):
+    seeds = ("mean of seeds",) if means else ()
+    for column in ("", "trial", "val_accuracy", *seeds, "val_loss", "best epoch", "state", "parameters"):
         table.add_column(column, overflow="fold")
     for place, row in enumerate(rows[:limit], 1):
         loss = "" if row.val_loss is None else f"{row.val_loss:.4f}"
         state = f"{row.state}: {row.reason}"
-        table.add_row(
-            str(place), row.trial, accuracy(row), loss, str(row.best_epoch), escape(state), escape(described(row))
-        )
+        mean = [averaged(means.get(row.configuration))] if means else []
+        cells = [str(place), row.trial, accuracy(row), *mean, loss, str(row.best_epoch)]
+        table.add_row(*cells, escape(state), escape(described(row)))
     return table
+
+
+def averaged(found: Confirmed | None) -> str:
+    """The mean over seeds with its spread, or nothing."""
+    return f"{found.mean:.4f} ± {found.spread:.4f} ({found.seeds})" if found else ""
 
 
 def accuracy(row: Row) -> str:

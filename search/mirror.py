@@ -49,8 +49,11 @@ def local(storage: str, cache: Path) -> Path:
     return cache / "mirrors" / hashlib.sha256(storage.encode()).hexdigest()[:16]
 
 
-def fetch_record(storage: str, name: str, folder: Path) -> None:
-    """Fetch what a report needs, and a search that goes on.
+def fetch_record(storage: str, name: str, folder: Path, *others: str) -> None:
+    """Fetch what a search goes on from.
+
+    Args:
+        others: the beginnings of what else is needed.
 
     Raises:
         StorageError: it cannot be read.
@@ -58,7 +61,7 @@ def fetch_record(storage: str, name: str, folder: Path) -> None:
     from pyarrow import ArrowException
 
     try:
-        Mirror(joined(storage, name), folder).fetch_record()
+        Mirror(joined(storage, name), folder).fetch_record(*others)
     except (OSError, ValueError, ArrowException) as error:
         raise StorageError(f"{joined(storage, name)} cannot be read: {str(error).splitlines()[0]}") from error
 
@@ -168,12 +171,12 @@ class Mirror:
         with contextlib.suppress(FileNotFoundError):
             self._objects.delete_file(f"{self._root}/{name}")
 
-    def fetch_record(self) -> None:
-        """Make the record what it is in the storage; other files of the folder stay."""
-        there = self._names("")
+    def fetch_record(self, *others: str) -> None:
+        """Make the record, and files that begin with `others`, what they are in the storage; the rest stays."""
         for name in RECORD:
             (self.folder / name).unlink(missing_ok=True)
-            if name in there:
+        for name in self._names(""):
+            if name in RECORD or name.startswith(others):
                 self._fetch(name)
 
     def fetch(self, part: str) -> None:

@@ -14,12 +14,18 @@ SPARE = 64 << 20
 def summary(request: Request) -> str:
     """The request in a line, for the user."""
     settings, budget = request.space.settings, request.space.budget
+    confirming = f", and {request.space.confirming} that confirm the best" if request.space.confirming else ""
     images = "/".join(str(len(items)) for items in request.images.items.values())
     return (
-        f"search {request.folder.name}: {budget.trials} trials of at most {budget.epochs} epochs, "
+        f"search {request.folder.name}: {budget.trials} trials of at most {budget.epochs} epochs{confirming}, "
         f"backbone {settings['backbone']} with weights {request.weights}, "
         f"{images} images of {len(request.images.classes)} classes at {request.image_size} pixels"
     )
+
+
+def trials(request: Request) -> int:
+    """How many trials there will be, with the confirming ones."""
+    return request.space.budget.trials + request.space.confirming
 
 
 def described(request: Request) -> dict[str, Any]:
@@ -37,6 +43,8 @@ def described(request: Request) -> dict[str, Any]:
             "skipped": [list(item) for item in dataset.skipped],
             "notes": list(dataset.notes),
         },
+        "trained_parameters": {str(depth): count for depth, count in request.trained.items()},
+        "blocks": len(request.features.shapes),
         "resources": {name: value for name, value in vars(request).items() if "cpus" in name or "gpus" in name},
     }
 
@@ -48,7 +56,7 @@ def demand_room(request: Request, trials: int) -> None:
         RequestError: it has not.
     """
     running = request.max_concurrent or max(1, int(request.cpus / request.cpus_per_trial))
-    sizes = list(request.weights_of.values())
+    sizes = [4 * count for count in request.trained.values()]
     needed = statistics.mean(sizes) * trials + max(sizes) * STATES * min(running, trials) + SPARE
     there = next(path for path in (request.folder, *request.folder.parents) if path.exists())
     free = shutil.disk_usage(there).free

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import statistics
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,9 @@ from search.settings import Value
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 COLUMNS = ("trial", "state", "reason", "epochs", "best_epoch", "val_accuracy", "val_loss", "seconds")
 RUNNING, COMPLETED, STOPPED, DIVERGED, FAILED = "running", "completed", "stopped", "diverged", "failed"
+NAMED = 3
+SHORT = {"unfreeze_depth": "depth", "learning_rate": "lr", "weight_decay": "decay", "batch_size": "batch"}
+SEED = "seed"
 SEARCH, PREVIOUS = "search.json", "search.json.previous"
 SECONDS_BETWEEN_WRITES = 1.0
 
@@ -41,6 +45,20 @@ class Row:
     val_accuracy: float | None = None
     val_loss: float | None = None
     seconds: float = 0.0
+
+    @property
+    def confirms(self) -> bool:
+        """Whether it runs a configuration of the search again, with another seed."""
+        return SEED in self.parameters
+
+    @property
+    def configuration(self) -> tuple[tuple[str, Value], ...]:
+        """The parameters, but for the seed."""
+        return tuple(sorted((name, value) for name, value in self.parameters.items() if name != SEED))
+
+    def value(self, metric: str) -> float | None:
+        """`val_accuracy` or `val_loss` of the best epoch."""
+        return self.val_loss if metric == "val_loss" else self.val_accuracy
 
     def after(self, metrics: Mapping[str, Any]) -> "Row":
         """The row after an epoch was reported (see `trial.train`)."""
@@ -100,6 +118,10 @@ class Record:
     def tensorboard(self) -> Path:
         """The shared directory."""
         return self.folder / "tensorboard"
+
+    def run(self, trial: str, parameters: Mapping[str, Value]) -> Path:
+        """One trial's events."""
+        return self.tensorboard / run_name(trial, parameters)
 
     @property
     def journal(self) -> Path:
@@ -231,6 +253,17 @@ class Record:
         self._written_at = time.monotonic()
 
 
+def run_name(trial: str, parameters: Mapping[str, Value]) -> str:
+    """A trial's run, for people: its number and its first parameters, such as `0003_depth2_lr0.00137_adam`."""
+    words = [trial]
+    for name, value in list(parameters.items())[:NAMED]:
+        text = f"{value:.3g}" if isinstance(value, float) else str(value)
+        words.append(text if isinstance(value, str) else f"{SHORT.get(name, name)}{text}")
+    if SEED in parameters:
+        words.append(f"seed{parameters[SEED]}")
+    return re.sub(r"[^A-Za-z0-9._-]", "-", "_".join(words))
+
+
 def read(folder: Path) -> Record:
     """What is known of a search's trials.
 
@@ -265,14 +298,48 @@ def read_search(folder: Path) -> dict[str, Any]:
 def ranked(rows: Iterable[Row], metric: str) -> list[Row]:
     """The trials that can win, best first: by `metric` at their best epoch, then by the other metric, then by number.
 
-    A trial that diverged or failed cannot win, nor can one that has not ended.
+    A trial that diverged or failed cannot win, nor can one that has not ended. Where configurations were confirmed,
+    these come first, by their mean over all seeds.
     """
+    known = list(rows)
+    means = {configuration: found.mean for configuration, found in confirmed(known, metric).items()}
 
-    def key(row: Row) -> tuple[float, float, str]:
+    def key(row: Row) -> tuple[Any, ...]:
         accuracy, loss = -(row.val_accuracy or 0.0), math.inf if row.val_loss is None else row.val_loss
-        return (loss, accuracy, row.trial) if metric == "val_loss" else (accuracy, loss, row.trial)
+        own = (loss, accuracy, row.trial) if metric == "val_loss" else (accuracy, loss, row.trial)
+        mean = means.get(row.configuration)
+        return (mean is None, (mean or 0.0) * (1 if metric == "val_loss" else -1), *own)
 
-    return sorted((row for row in rows if row.state in (COMPLETED, STOPPED) and row.best_epoch), key=key)
+    return sorted((row for row in known if row.state in (COMPLETED, STOPPED) and row.best_epoch), key=key)
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """One configuration over several seeds: mean, sample standard deviation, and the number of seeds."""
+
+    mean: float
+    spread: float
+    seeds: int
+
+
+def confirmed(rows: Iterable[Row], metric: str) -> dict[tuple[tuple[str, Value], ...], Confirmed]:
+    """The configurations that were run again with other seeds, and how they do over all of them.
+
+    A seed with which a configuration gave no model counts as an accuracy of 0, or as an infinite loss.
+    """
+    known = [row for row in rows if row.state != RUNNING]
+    again = {row.configuration for row in known if row.confirms}
+    found = {}
+    for configuration in again:
+        values = [_counted(row, metric) for row in known if row.configuration == configuration]
+        spread = statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else 0.0
+        found[configuration] = Confirmed(statistics.fmean(values), spread, len(values))
+    return found
+
+
+def _counted(row: Row, metric: str) -> float:
+    value = row.value(metric) if row.state in (COMPLETED, STOPPED) else None
+    return value if value is not None else (math.inf if metric == "val_loss" else 0.0)
 
 
 def now() -> str:

@@ -12,6 +12,7 @@ from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
+from search.confirmation import Confirmation
 from search.console import Display
 from search.errors import StorageError, cause
 from search.record import COMPLETED, FAILED, RUNNING, STOPPED, Record, Row, ranked
@@ -57,7 +58,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         space: Space,
         display: Display,
         *,
-        searcher: Searcher,
+        searcher: Searcher | Confirmation,
         scheduler: Asha,
         ask_to_pause: Callable[[], None],
         trials_left: Callable[[int], None],

@@ -21,7 +21,7 @@ from search.errors import RequestError
 from search.features import Place
 from search.mirror import Mirror
 from search.prepare import Preparation
-from search.record import NAME, Record
+from search.record import NAME, SEED, Record
 from search.settings import SETTINGS, Value, read_assignments
 from search.trial import Configuration
 
@@ -47,7 +47,7 @@ class Request:
         place: the images, and where their features lie.
         cuts: where features are kept.
         limit: bytes that all features of a node may take.
-        weights_of: unfreeze depth → bytes of the weights that a trial trains.
+        trained: unfreeze depth → how many parameters a trial trains.
     """
 
     space: space.Space
@@ -66,7 +66,7 @@ class Request:
     place: Place | None = None
     cuts: tuple[int, ...] = ()
     limit: int = 0
-    weights_of: Mapping[int, int] = field(default_factory=dict)
+    trained: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def uri(self) -> str:
@@ -95,22 +95,23 @@ class Request:
         """The configuration of trial `number`, with the parameters that were chosen for it.
 
         Args:
+            chosen: with a `seed` where it is not the search's.
             deadline: when the search's time is up, in seconds since 1970.
         """
         record, settings = Record(self.folder), self.space.settings
         fixed = {name: value for name, value in settings.items() if SETTINGS[name].searchable}
         return Configuration(
             trial=number,
-            parameters={**fixed, **chosen},
+            parameters={**fixed, **{name: value for name, value in chosen.items() if name != SEED}},
             epochs=self.space.budget.epochs,
-            seed=self.seed,
+            seed=int(str(chosen.get(SEED, self.seed))),
             objective=self.space.objective,
             backbone=str(settings["backbone"]),
             weights=self.weights,
             place=self.features,
             head_start=settings["head_start"] == "probe",
             folder=record.checkpoints(number),
-            tensorboard=record.tensorboard / number,
+            tensorboard=record.run(number, chosen),
             rungs=self.space.budget.rungs,
             deadline=deadline,
         )
@@ -194,7 +195,7 @@ def complete(request: Request, found: data.Dataset, preparation: Preparation, pr
     device = "gpu" if request.gpus_per_trial else "cpu"
     cuts = features.worthwhile(place, wanted, described["multiplications"], device, limit)
     head = (described["shapes"][-1][0] + 1) * len(dataset.classes)
-    weights = {depth: 4 * (head + sum(described["parameters"][blocks - depth :])) for depth in space.depths}
+    trained = {depth: head + sum(described["parameters"][blocks - depth :]) for depth in space.depths}
     return replace(
         request,
         space=space,
@@ -202,7 +203,7 @@ def complete(request: Request, found: data.Dataset, preparation: Preparation, pr
         place=place,
         cuts=tuple(cuts),
         limit=limit,
-        weights_of=weights,
+        trained=trained,
     )
 
 

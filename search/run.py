@@ -104,10 +104,10 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
         if options.resume:
             record = resume.record(asked.folder, about)
             record.mirror = _mirror(asked, stack)
-            plan.demand_room(asked, asked.space.budget.trials - len(record.ended))
+            plan.demand_room(asked, plan.trials(asked) - len(record.ended))
             record.write_search(status="running", ended=None)
         else:
-            plan.demand_room(asked, asked.space.budget.trials)
+            plan.demand_room(asked, plan.trials(asked))
             asked.folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(Lock(asked.folder))
             if asked.uri:

@@ -145,7 +145,7 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
 
     def _know(self, record: Record) -> None:
         """Tell the study what the record holds."""
-        numbers = [int(number) for number in record.rows]
+        numbers = [int(row.trial) for row in record.rows.values() if not row.confirms]
         for number in range(max(numbers, default=-1) + 1):
             row = record.rows.get(f"{number:04d}")
             trial = self._ask(row)

@@ -73,6 +73,9 @@ SETTINGS: Mapping[str, Setting] = {
     "head_start": Setting("what the head starts from", "probe", choices=("probe", "random")),
     "cache_gib": Setting("GiB of features kept on a node, at most half of its free disk", 50.0, low=0, high=1e6),
     "max_failures": Setting("times that a trial whose process dies goes on from its checkpoint", 3, low=0, high=100),
+    "confirm": Setting(
+        "best configurations that are run again with other seeds at the end; 0: none", 0, low=0, high=100
+    ),
     "sampler": Setting("who proposes configurations", "tpe", choices=("tpe", "random", "qmc", "gp")),
     "unfreeze_depth": Setting("blocks trained, counted from the top; 0: the head alone", 0, low=0, searchable=True),
     "learning_rate": Setting("the optimizer's first rate", 1e-3, low=0, high=100, above=True, searchable=True),

@@ -22,6 +22,7 @@ from search.settings import SETTINGS, Value
 
 __all__ = ["Budget", "Choice", "Depth", "Float", "Int", "Objective", "Space", "load"]
 
+FURTHER_SEEDS = 2
 METRICS = {"val_accuracy": "max", "val_loss": "min"}
 
 
@@ -246,6 +247,11 @@ class Space:
     def max_failures(self) -> int:
         """How often a trial whose process dies goes on."""
         return int(str(self.settings["max_failures"]))
+
+    @property
+    def confirming(self) -> int:
+        """How many trials run the best configurations again, with `FURTHER_SEEDS` other seeds each."""
+        return FURTHER_SEEDS * int(str(self.settings["confirm"]))
 
     def suggest(self, trial: Trial) -> dict[str, Value]:
         """Ask an Optuna trial for one configuration; a parameter that does not apply is absent. Needs `resolve`."""

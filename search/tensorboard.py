@@ -8,24 +8,30 @@ of every epoch to `<trial>/train` and `<trial>/validation`. TensorFlow is not ne
 Reference: https://github.com/tensorflow/tensorboard/tree/master/tensorboard/plugins/hparams
 """
 
+import io
 import os
 import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
+from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.hparams import summary_v2 as hparams
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from search.record import run_name
 from search.settings import SETTINGS, Value
 from search.space import Choice, Float, Int, Space
 
+BUCKETS = 30
 METRICS = (
     hparams.Metric("best/val_accuracy", display_name="best validation accuracy"),
     hparams.Metric("best/val_loss", display_name="validation loss of the best epoch"),
@@ -62,6 +68,28 @@ class Events:
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
         self._write(Event(wall_time=time.time(), step=step, summary=summary))
 
+    def image(self, tag: str, image: Image.Image, step: int) -> None:
+        """Write a picture."""
+        png = io.BytesIO()
+        image.save(png, "PNG")
+        about = {"width": image.width, "height": image.height, "colorspace": 3}
+        picture = Summary.Image(encoded_image_string=png.getvalue(), **about)
+        self._write(
+            Event(wall_time=time.time(), step=step, summary=Summary(value=[Summary.Value(tag=tag, image=picture)]))
+        )
+
+    def histogram(self, tag: str, values: NDArray[Any], step: int) -> None:
+        """Write how values are distributed."""
+        flat = np.asarray(values, "float64").ravel()
+        counts, edges = np.histogram(flat, BUCKETS)
+        found = HistogramProto(min=flat.min(), max=flat.max(), num=flat.size, sum=flat.sum())
+        found.sum_squares = float(np.square(flat).sum())
+        found.bucket_limit.extend(edges[1:])
+        found.bucket.extend(counts)
+        self._write(
+            Event(wall_time=time.time(), step=step, summary=Summary(value=[Summary.Value(tag=tag, histo=found)]))
+        )
+
     def close(self) -> None:
         """Close the file."""
         self._writer.close()
@@ -90,7 +118,7 @@ class Directory:
 
     def start(self, trial: str, parameters: Mapping[str, Value]) -> None:
         """Write a trial's session record."""
-        self._sessions[trial] = Events(self._folder / trial)
+        self._sessions[trial] = Events(self._folder / run_name(trial, parameters))
         self._sessions[trial].summary(hparams.hparams_pb(parameters, trial_id=trial))
 
     def best(self, trial: str, val_accuracy: float, val_loss: float, epoch: int) -> None:

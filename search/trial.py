@@ -4,6 +4,8 @@ Knows nothing of Ray: a test runs a whole trial by calling `train`.
 """
 
 import math
+import statistics
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ from search.space import Objective
 
 if TYPE_CHECKING:
     from search.model import Network
+
+LATENCY_CALLS = 11
 
 
 @dataclass(frozen=True)
@@ -128,31 +132,39 @@ def export(configuration: Configuration, folder: Path, epoch: int) -> dict[str, 
 
     Returns:
         `test_accuracy`, `test_loss` and `confusion_matrix` (rows: true class, columns: predicted), of the file as
-        plain Keras loads it.
+        plain Keras loads it; `model_bytes`, and `latency_ms`: what one image takes, on `latency_on`.
 
     Raises:
         CheckpointError: the weights are gone, damaged, or not those of the best epoch.
     """
-    from search import checkpoint, model, warm
+    from search import checkpoint, evidence, machine, model, warm
 
     network, _ = _network(configuration, None)
     checkpoint.restore_best(configuration.folder, network, epoch)
     backbone = warm.backbone(configuration.source, as_trained=True)
     exported = model.export(backbone, network, folder / "model.keras")
     place = configuration.place
-    read, labels = features.images(place, "test", 0), place.labels["test"]
-    size = configuration.number("batch_size")
-    parts = [exported.predict_on_batch(read(slice(row, row + size))) for row in range(0, len(labels), size)]
-    probabilities = np.concatenate(parts)
-    classes = len(place.dataset.classes)
-    confusion = np.zeros((classes, classes), int)
-    np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
-    picked = np.clip(probabilities[np.arange(len(labels)), labels], 1e-7, 1.0)
+    answering, read = evidence.answering(exported), features.images(place, "test", 0)
+    tested = evidence.answers(answering, read, place.labels["test"], configuration.number("batch_size"))
+    evidence.write(place, exported, network, tested, folder=folder, run=configuration.tensorboard / "best")
     return {
-        "test_accuracy": float(np.trace(confusion) / len(labels)),
-        "test_loss": float(-np.log(picked).mean()),
-        "confusion_matrix": confusion.tolist(),
+        "test_accuracy": float(np.trace(tested.confusion) / len(tested.labels)),
+        "test_loss": tested.loss,
+        "confusion_matrix": tested.confusion.tolist(),
+        "model_bytes": (folder / "model.keras").stat().st_size,
+        "latency_ms": _latency_ms(lambda: answering.predict_on_batch(read(slice(0, 1)))),
+        "latency_on": "GPU" if machine.gpu_memory() else "CPU",
     }
+
+
+def _latency_ms(call: Callable[[], object]) -> float:
+    """The median of some calls."""
+    seconds = []
+    for _ in range(LATENCY_CALLS):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return round(1000 * statistics.median(seconds), 3)
 
 
 def _network(configuration: Configuration, head: list[Any] | None) -> "tuple[Network, features.Start]":

@@ -19,7 +19,7 @@ from ray import tune
 from ray.air.execution._internal.actor_manager import RayActorManager as ActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from search import winner, worker
+from search import confirmation, winner, worker
 from search.cluster import Cluster, Share, slots
 from search.console import Display
 from search.errors import NoUsableTrialError, StorageError, cause
@@ -103,6 +103,11 @@ def _run_trials(
             recorder = _recorder(request, record, display, pause=pause, exporter=exporter, share=share)
             try:
                 _fit(request, record, recorder, pause)
+                if not recorder.over and (confirming := confirmation.due(request, record)):
+                    recorder.close()
+                    recorder = _confirm(
+                        request, record, display, confirming, pause=pause, exporter=exporter, share=share
+                    )
                 if not left or not recorder.unfinished:
                     return recorder, exporter
             except Exception as error:
@@ -115,12 +120,48 @@ def _run_trials(
         left -= 1
 
 
+def _confirm(
+    request: Request,
+    record: Record,
+    display: Display,
+    configurations: list[dict[str, Any]],
+    *,
+    pause: worker.Pause,
+    exporter: winner.Exporter,
+    share: Share,
+) -> Recorder:
+    """Run the confirming trials that are left; return what followed them."""
+    over = {row.trial for row in record.ended}
+    left = [configuration for configuration in configurations if configuration["trial"] not in over]
+    asked = confirmation.extended(request, len(configurations))
+    display.extend(asked.space.budget)
+    if left:
+        display.tell(f"{len(left)} trials confirm the best configurations, with other seeds")
+    searcher = confirmation.Confirmation(left, asked.space.objective, share)
+    recorder = _following(asked, record, display, searcher, pause=pause, exporter=exporter)
+    _fit(asked, record, recorder, pause)
+    return recorder
+
+
 def _recorder(
     request: Request, record: Record, display: Display, *, pause: worker.Pause, exporter: winner.Exporter, share: Share
 ) -> Recorder:
-    """What follows the trials, with a searcher and a scheduler that know all that the record does."""
+    """What follows the search's trials, with a searcher that knows all that the record does."""
+    searcher = Searcher(request.space, str(request.space.settings["sampler"]), request.seed, record, share)
+    return _following(request, record, display, searcher, pause=pause, exporter=exporter)
+
+
+def _following(
+    request: Request,
+    record: Record,
+    display: Display,
+    searcher: Searcher | confirmation.Confirmation,
+    *,
+    pause: worker.Pause,
+    exporter: winner.Exporter,
+) -> Recorder:
+    """What follows trials, with a scheduler that knows all that the record does."""
     space = request.space
-    searcher = Searcher(space, str(space.settings["sampler"]), request.seed, record, share)
     return Recorder(
         record,
         space,

@@ -23,6 +23,7 @@ from search.machine import importing_keras, storage_fault
 from search.mirror import Mirror
 from search.record import Record, Row
 from search.request import Request
+from search.trial import Configuration
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -62,7 +63,9 @@ def run_trial(config: dict[str, Any], request: Any, deadline: float, pause: Paus
 
     if not (asked.uri or asked.folder.is_dir()):  # whatever writes there would make it anew
         raise StorageError(f"{asked.folder} cannot be written: it is gone")
-    send = _fetched(asked, config["trial"])
+    chosen = {name: value for name, value in config.items() if name != "trial"}
+    configuration = asked.configuration(config["trial"], chosen, deadline)
+    send = _fetched(asked, configuration)
     if asked.address:
         _fill_on_node(asked)
     stopped = False
@@ -76,8 +79,6 @@ def run_trial(config: dict[str, Any], request: Any, deadline: float, pause: Paus
             stopped = True
             raise callbacks.Stopped from error
 
-    chosen = {name: value for name, value in config.items() if name != "trial"}
-    configuration = asked.configuration(config["trial"], chosen, deadline)
     try:
         trial.train(configuration, report, pause.asked)
         send()
@@ -92,13 +93,13 @@ def run_trial(config: dict[str, Any], request: Any, deadline: float, pause: Paus
         sys.exit(0)
 
 
-def _fetched(request: Request, number: str) -> Callable[[], None]:
+def _fetched(request: Request, configuration: Configuration) -> Callable[[], None]:
     """Fetch a trial's checkpoints where the search is in object storage; give what sends them, and its events."""
     if not request.uri:
         return lambda: None
-    record, mirror = Record(request.folder), Mirror(request.uri, request.folder)
-    part = record.checkpoints(number).relative_to(request.folder).as_posix()
-    events = (record.tensorboard / number).relative_to(request.folder).as_posix()
+    mirror = Mirror(request.uri, request.folder)
+    part = configuration.folder.relative_to(request.folder).as_posix()
+    events = configuration.tensorboard.relative_to(request.folder).as_posix()
     try:
         mirror.fetch(part)
     except OSError as error:
@@ -138,10 +139,11 @@ class Export:
         configuration = request.configuration(row.trial, dict(row.parameters))
         if not request.uri:
             return trial.export(configuration, best, row.best_epoch or 0)
-        _fetched(request, row.trial)
+        _fetched(request, configuration)
         best.mkdir(parents=True, exist_ok=True)
         tested = trial.export(configuration, best, row.best_epoch or 0)
-        Mirror(request.uri, request.folder).send(best.name)
+        shown = configuration.tensorboard.relative_to(request.folder) / "best"
+        Mirror(request.uri, request.folder).send(best.name, shown.as_posix())
         return tested
 
 

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -161,7 +162,7 @@ def test_a_search_that_cannot_be_read(service: Service, tmp_path: Path) -> None:
             resume.options(run.parser().parse_args(asked), NONE)
     service.process.kill()
     with pytest.raises(StorageError, match="cannot be read"):
-        report.load(service.storage, "x")
+        report.load(service.storage, ["x"])
 
 
 @pytest.mark.cluster
@@ -197,14 +198,21 @@ def test_a_search_in_object_storage(service: Service, tmp_path: Path) -> None:
     for name in ("search.json", "history.jsonl", "optuna.journal", "best/model.keras", "best/metrics.json"):
         assert name in names
     for trial in range(TRIALS):
-        for part in (f"trials/{trial:04d}/best.npz", f"tensorboard/{trial:04d}/train/", f"tensorboard/{trial:04d}/ev"):
-            assert any(name.startswith(part) for name in names), part
+        for part in (
+            f"trials/{trial:04d}/best.npz",
+            f"tensorboard/{trial:04d}_.*/train/",
+            f"tensorboard/{trial:04d}_.*/ev",
+        ):
+            assert any(re.match(part, name) for name in names), part
     assert "lock" not in names
     folder = mirror.local(service.storage, tmp_path / "another cache") / "away"
     metrics = json.loads(Mirror(joined(service.storage, "away"), Path()).read("best/metrics.json"))
     assert accuracy_of_the_model(folder) == pytest.approx(metrics["test_accuracy"])
     report = [sys.executable, "-m", "search.report", "away", "--storage", service.storage]
-    assert "Leaderboard" in subprocess.run(report, capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(report, capture_output=True, text=True, check=True).stdout
+    assert "Leaderboard" in told
+    assert "Where does the model fail?" in Path(told.strip().rpartition("report: ")[2]).read_text("utf-8")
+    assert any(re.match("tensorboard/.*/best/projector_config.pbtxt", name) for name in names)
     finished = subprocess.run(other, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert finished.returncode == 2
     assert "this search is done" in finished.stderr

@@ -2,15 +2,13 @@
 
 import csv
 import json
-import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from search import record, report
+from search import record
 from search.errors import RequestError, StorageError
 from search.record import Record, Row
 
@@ -30,13 +28,6 @@ ABOUT: dict[str, Any] = {
     "data": {"skipped": [["cat/<b>.png", "no image & no hope"]]},
     "command": "python -m search.run --data '<photos>'",
     "versions": {"keras": "3.15.1"},
-}
-METRICS = {
-    "trial": "0000",
-    "classes": ["<cat>", "dog"],
-    "confusion_matrix": [[5, 1], [2, 7]],
-    "test_accuracy": 0.8,
-    "val_accuracy": 0.75,
 }
 
 
@@ -340,92 +331,3 @@ def test_the_objective_decides_then_the_other_metric_then_the_number() -> None:
 
     assert [row.trial for row in record.ranked(rows, "val_accuracy")] == ["0001", "0002", "0003", "0000", "0004"]
     assert [row.trial for row in record.ranked(rows, "val_loss")] == ["0002", "0003", "0000", "0001", "0004"]
-
-
-# report.html
-
-
-class Page(HTMLParser):
-    """What a page says and loads."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.links: list[str] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        """Note the tag and what it refers to."""
-        self.tags.add(tag)
-        self.links += [value or "" for name, value in attributes if name in ("src", "href", "srcset", "data")]
-
-    def handle_data(self, data: str) -> None:
-        """Note the text."""
-        self.text += data + "\n"
-
-
-def test_the_page_of_a_running_search_shows_every_trial(search: Record) -> None:
-    """The page would need the search to be over, or leave out trials without a model."""
-    page = Page(report.page(record.read(search.folder)))
-
-    assert not search.best.exists()
-    assert "running: 1 completed, 1 diverged, 1 failed, 1 running, 1 stopped" in page.text
-    for row in ROWS:
-        assert row.trial in page.text
-        assert row.reason in page.text
-    assert re.search(r"0000.*0001.*0002", page.text, re.DOTALL), "not best first"
-
-
-def test_the_page_of_a_finished_search_shows_the_test(search: Record) -> None:
-    """The one figure that counts would be missing."""
-    search.best.mkdir()
-    record.write_json(search.best / "metrics.json", METRICS)
-    page = Page(report.page(record.read(search.folder)))
-
-    assert "Best trial: 0000" in page.text
-    assert "Test accuracy 0.8000" in page.text
-    assert re.search(r"<cat>\n5\n1\ndog\n2\n7", page.text), "the confusion matrix is not there"
-
-
-def test_text_from_outside_stays_text(search: Record) -> None:
-    """A file name, a class or an error message would be taken for markup and run in the reader's browser."""
-    search.rows["0003"] = replace(ROWS[3], reason="ValueError: <script>alert(1)</script>")
-    search.best.mkdir()
-    record.write_json(search.best / "metrics.json", METRICS)
-    page = Page(report.page(search))
-
-    assert not page.tags & {"script", "b", "photos", "cat"}
-    for text in ("<script>alert(1)</script>", "cat/<b>.png", "no image & no hope", "'<photos>'", "<cat>"):
-        assert text in page.text
-
-
-def test_the_page_loads_nothing(search: Record) -> None:
-    """The page would not be self-contained: it could not be mailed, and would tell others who reads it."""
-    search.best.mkdir()
-    record.write_json(search.best / "metrics.json", METRICS)
-    text = report.page(search)
-    page = Page(text)
-
-    assert page.links == []
-    assert not page.tags & {"script", "link", "iframe", "img", "object"}
-    assert not re.search(r"https?://|@import|url\(", text)
-
-
-def test_the_report_command_prints_and_writes(search: Record, capsys: pytest.CaptureFixture[str]) -> None:
-    """`python -m search.report NAME` would not do what the contract says."""
-    status = report.main(["photos", "--storage", str(search.folder.parent)])
-    shown = capsys.readouterr().out
-
-    assert status == 0
-    assert "0000" in shown
-    assert "running: 1 completed" in shown
-    assert search.report.read_text(encoding="utf-8") == report.page(search)
-
-
-def test_the_report_of_an_unknown_search_names_the_nearest(search: Record, capsys: pytest.CaptureFixture[str]) -> None:
-    """A misspelt name would end in a traceback."""
-    status = report.main(["photo", "--storage", str(search.folder.parent)])
-
-    assert status == 2
-    assert "unknown search 'photo'; did you mean 'photos'?" in capsys.readouterr().err

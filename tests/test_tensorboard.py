@@ -68,7 +68,8 @@ def metrics(group: dict[str, Any]) -> dict[tuple[str, str], float]:
 
 def keras_epoch(folder: Path, trial: str, epoch: int, accuracy: float, loss: float) -> None:
     """The scalars of one epoch, where Keras's callback writes them (test_trial.py shows that it does)."""
-    with Events(folder / trial / "validation") as events:
+    (run,) = folder.glob(f"{trial}_*")
+    with Events(run / "validation") as events:
         events.scalars({"epoch_accuracy": accuracy, "epoch_loss": loss}, epoch)
 
 

@@ -1,0 +1,175 @@
+"""What people look at, in a real browser: the report without a network, and TensorBoard's pages."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from boards import TensorBoard, tensorboard
+from searches import in_the_middle, long_space, run, running, wait_for
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium: apt-get install chromium"),
+]
+
+TRIALS = 8
+WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+PATIENCE_MS = 90_000
+DESKTOP, PHONE = (1500, 900), (390, 844)
+DRAWN = """
+charts => charts.map(chart => ({
+    marks: chart.querySelectorAll('.scatterlayer .trace, .barlayer .point, .heatmaplayer image').length,
+    titles: [...chart.querySelectorAll('.xtitle, .ytitle')].map(title => title.textContent),
+    width: chart.getBoundingClientRect().width,
+}))
+"""
+
+DEEP = """
+function deep(what, top = document) {
+    const inner = [...top.querySelectorAll('*')].filter(element => element.shadowRoot);
+    return [...top.querySelectorAll(what), ...inner.flatMap(element => deep(what, element.shadowRoot))];
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole search with a report."""
+    folder = tmp_path_factory.mktemp("browsed")
+    done = run(folder, "--space", "finetune", "--name", "whole", "--trials", str(TRIALS), "--epochs", "4")
+    assert done.returncode == 0, done.stderr
+    return folder / "results" / "whole"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, which draws in software."""
+    with playwright.sync_playwright() as started:
+        program = shutil.which("chromium")
+        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox", *WEBGL])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Any, size: tuple[int, int], offline: bool = False) -> Iterator[tuple[Any, list[str]]]:
+    """A page, and what went wrong on it."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, offline=offline)
+    context.set_default_timeout(PATIENCE_MS)
+    page, wrong = context.new_page(), []
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("requestfailed", lambda request: wrong.append(request.url))
+    yield page, wrong
+    context.close()
+
+
+def demand_report(browser: Any, path: Path, size: tuple[int, int], charts: int) -> None:
+    """Check that every chart of a page is there, and drawn, and that nothing is wider than the page."""
+    with opened(browser, size, offline=True) as (page, wrong):
+        page.goto(path.as_uri())
+        page.wait_for_function(f"document.querySelectorAll('.plotly-graph-div .main-svg').length >= {charts}")
+        drawn = page.locator(".plotly-graph-div").evaluate_all(DRAWN)
+        assert len(drawn) == charts
+        assert [chart for chart in drawn if not (chart["marks"] and chart["titles"])] == []
+        assert [chart for chart in drawn if not 200 < chart["width"] <= size[0]] == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        assert page.locator("img").evaluate_all("images => images.filter(image => !image.naturalWidth).length") == 0
+        assert wrong == []
+
+
+def report(search: Path, *others: str) -> Path:
+    """Have the report made by its command; give its path."""
+    command = [sys.executable, "-m", "search.report", search.name, *others, "--storage", str(search.parent)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return Path(said.strip().rpartition("report: ")[2])
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_the_report_of_a_finished_search(finished: Path, browser: Any, size: tuple[int, int]) -> None:
+    """A chart is empty, needs the network, or does not fit on a phone."""
+    path = report(finished)
+
+    assert path.stat().st_size < 10 << 20
+    assert (finished / "best" / "mistakes.json").exists()
+    demand_report(browser, path, size, charts=8)
+
+
+def test_the_report_of_a_running_search_and_a_comparison(finished: Path, browser: Any, tmp_path: Path) -> None:
+    """People would have to wait for the end, or compare by eye."""
+    folder = finished.parents[1]
+    with running(folder, "--space", long_space(tmp_path), "--name", "long") as process:
+        search = folder / "results" / "long"
+        wait_for(lambda: in_the_middle(search), process)
+        path = report(search)
+        both = report(finished, "long")
+    demand_report(browser, path, DESKTOP, charts=5)
+    demand_report(browser, both, DESKTOP, charts=1)
+
+
+@pytest.fixture(scope="module")
+def board(finished: Path) -> Iterator[TensorBoard]:
+    """TensorBoard on the whole search."""
+    with tensorboard(finished / "tensorboard") as board:
+        wait_for(board.listens, board.process)
+        wait_for(lambda: len(board.session_groups() or []) == TRIALS or None, board.process)
+        yield board
+
+
+@contextmanager
+def shown(browser: Any, board: TensorBoard, tab: str) -> Iterator[Any]:
+    """One of its pages, on which nothing may go wrong."""
+    with opened(browser, DESKTOP) as (page, wrong):
+        page.goto(f"{board.address}/#{tab}")
+        yield page
+        assert wrong == []
+
+
+def test_hparams(browser: Any, board: TensorBoard) -> None:
+    """A trial has no row, or the other views are empty."""
+    with shown(browser, board, "hparams") as page:
+        for number in range(TRIALS):
+            page.get_by_text(f"{number:04d}", exact=True).first.wait_for()
+        for column in ("unfreeze_depth", "learning_rate", "best validation accuracy"):
+            page.get_by_text(column).first.wait_for()
+        page.get_by_text("Parallel Coordinates View").click()
+        page.wait_for_function(f"{DEEP} deep('.foreground path').length >= {TRIALS}")
+
+
+def test_time_series(browser: Any, board: TensorBoard) -> None:
+    """Training and validation are not side by side, the rate is not shown, or nobody knows which trial a curve is."""
+    with shown(browser, board, "timeseries") as page:
+        for tag in ("epoch_accuracy", "epoch_loss", "epoch_learning_rate", "best/val_accuracy"):
+            page.get_by_text(tag, exact=True).first.wait_for()
+        for part in ("train", "validation"):
+            page.get_by_text(f"0000_depth0_lr0.01_adam/{part}").first.wait_for()
+        page.wait_for_function("document.querySelectorAll('line-chart path').length > 0")
+
+
+def test_images(browser: Any, board: TensorBoard) -> None:
+    """Where the model fails cannot be seen."""
+    with shown(browser, board, "images") as page:
+        page.get_by_text("confusion matrix, test images").first.wait_for()
+        page.get_by_text("worst mistakes").first.wait_for()
+        page.wait_for_function(f"{DEEP} deep('img').some(image => image.naturalWidth > 100)")
+
+
+def test_histograms(browser: Any, board: TensorBoard) -> None:
+    """What the training did to the weights cannot be seen."""
+    with shown(browser, board, "histograms") as page:
+        page.get_by_text("weights").first.wait_for()
+
+
+def test_projector(browser: Any, board: TensorBoard) -> None:
+    """The projector has no points, or they have no labels."""
+    with shown(browser, board, "projector") as page:
+        page.get_by_text("Points: 359").wait_for()
+        page.get_by_text("labels.tsv").first.wait_for()
+        page.get_by_text("Dimension: 64").wait_for()
