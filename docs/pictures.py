@@ -38,11 +38,11 @@ def board(logdir: Path) -> Iterator[str]:
         process.wait()
 
 
-def take(page: Any, address: str, until: str, picture: Path) -> None:
-    """Open a page, wait for a text on it, and keep what it shows as a PNG."""
+def take(page: Any, address: str, ready: Any, picture: Path) -> None:
+    """Open a page, wait for something on it, and keep what it shows as a PNG."""
     page.goto("about:blank")
     page.goto(address)
-    page.get_by_text(until).first.wait_for(timeout=90_000)
+    ready.first.wait_for(timeout=90_000)
     page.wait_for_timeout(5_000)
     page.screenshot(path=picture)
 
@@ -53,10 +53,12 @@ def main(search: Path, folder: Path) -> None:
     with board(search / "tensorboard") as address, sync_playwright() as browsers:
         browser = browsers.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", *WEBGL])
         page = browser.new_page(viewport=SIZE)
-        take(page, f"{address}/#hparams", "best validation accuracy", folder / "hparams.png")
-        take(page, f"{address}/#projector", "Points: ", folder / "projector.png")
+        inner = page.frame_locator("iframe").frame_locator("iframe")
+        take(page, f"{address}/#hparams", page.get_by_text("best validation accuracy"), folder / "hparams.png")
+        take(page, f"{address}/#projector", inner.locator(".numDataPoints:not(:empty)"), folder / "projector.png")
         page.set_viewport_size({"width": 1100, "height": 1350})
-        take(page, (search / "report.html").absolute().as_uri(), "How did the trials learn?", folder / "report.png")
+        report = (search / "report.html").absolute().as_uri()
+        take(page, report, page.get_by_text("How did the trials learn?"), folder / "report.png")
         browser.close()
 
 

@@ -31,13 +31,6 @@ charts => charts.map(chart => ({
 }))
 """
 
-DEEP = """
-function deep(what, top = document) {
-    const inner = [...top.querySelectorAll('*')].filter(element => element.shadowRoot);
-    return [...top.querySelectorAll(what), ...inner.flatMap(element => deep(what, element.shadowRoot))];
-}
-"""
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -124,7 +117,7 @@ def board(finished: Path) -> Iterator[TensorBoard]:
 
 
 @contextmanager
-def shown(browser: Any, board: TensorBoard, tab: str) -> Iterator[Any]:
+def opened_tab(browser: Any, board: TensorBoard, tab: str) -> Iterator[Any]:
     """One of its pages, on which nothing may go wrong."""
     with opened(browser, DESKTOP) as (page, wrong):
         page.goto(f"{board.address}/#{tab}")
@@ -134,42 +127,54 @@ def shown(browser: Any, board: TensorBoard, tab: str) -> Iterator[Any]:
 
 def test_hparams(browser: Any, board: TensorBoard) -> None:
     """A trial has no row, or the other views are empty."""
-    with shown(browser, board, "hparams") as page:
+    with opened_tab(browser, board, "hparams") as page:
         for number in range(TRIALS):
             page.get_by_text(f"{number:04d}", exact=True).first.wait_for()
         for column in ("unfreeze_depth", "learning_rate", "best validation accuracy"):
             page.get_by_text(column).first.wait_for()
         page.get_by_text("Parallel Coordinates View").click()
-        page.wait_for_function(f"{DEEP} deep('.foreground path').length >= {TRIALS}")
+        page.get_by_text("momentum", exact=True).first.click()
+        page.locator(".foreground path").nth(TRIALS - 1).wait_for(state="attached")  # those with every ticked column
 
 
 def test_time_series(browser: Any, board: TensorBoard) -> None:
     """Training and validation are not side by side, the rate is not shown, or nobody knows which trial a curve is."""
-    with shown(browser, board, "timeseries") as page:
+    with opened_tab(browser, board, "timeseries") as page:
         for tag in ("epoch_accuracy", "epoch_loss", "epoch_learning_rate", "best/val_accuracy"):
             page.get_by_text(tag, exact=True).first.wait_for()
         for part in ("train", "validation"):
             page.get_by_text(f"0000_depth0_lr0.01_adam/{part}").first.wait_for()
-        page.wait_for_function("document.querySelectorAll('line-chart path').length > 0")
+        page.locator("line-chart").first.wait_for()
 
 
 def test_images(browser: Any, board: TensorBoard) -> None:
     """Where the model fails cannot be seen."""
-    with shown(browser, board, "images") as page:
+    with opened_tab(browser, board, "images") as page:
         page.get_by_text("confusion matrix, test images").first.wait_for()
         page.get_by_text("worst mistakes").first.wait_for()
-        page.wait_for_function(f"{DEEP} deep('img').some(image => image.naturalWidth > 100)")
+        image = page.locator("tf-image-loader img").first
+        image.wait_for()
+        assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
 
 
 def test_histograms(browser: Any, board: TensorBoard) -> None:
     """What the training did to the weights cannot be seen."""
-    with shown(browser, board, "histograms") as page:
+    with opened_tab(browser, board, "histograms") as page:
         page.get_by_text("weights").first.wait_for()
 
 
 def test_projector(browser: Any, board: TensorBoard) -> None:
     """The projector has no points, or they have no labels."""
-    with shown(browser, board, "projector") as page:
-        page.get_by_text("Points: 359").wait_for()
-        page.get_by_text("labels.tsv").first.wait_for()
-        page.get_by_text("Dimension: 64").wait_for()
+    with opened_tab(browser, board, "projector") as page:
+        inner = page.frame_locator("iframe").frame_locator("iframe")
+        inner.locator(".numDataPoints", has_text="359").wait_for()
+        asked = f"{board.address}/data/plugin/projector"
+        (run,) = page.request.get(f"{asked}/runs").json()
+        (shown,) = page.request.get(f"{asked}/info", params={"run": run}).json()["embeddings"]
+        named = {"run": run, "name": shown["tensorName"]}
+        assert run.endswith("/best")
+        assert (
+            page.request.get(f"{asked}/metadata", params=named).text().startswith("class\tpredicted\tcorrect\timage\n")
+        )
+        assert len(page.request.get(f"{asked}/tensor", params=named).body()) == 359 * 64 * 4
+        assert page.request.get(f"{asked}/sprite_image", params=named).headers["content-type"] == "image/png"
