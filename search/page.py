@@ -23,6 +23,7 @@ h1 { margin: .5rem 0 0; } h2 { margin: 2.5rem 0 .3rem; font-size: 1.25rem; }
 p { max-width: 46rem; margin: .4rem 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { border-bottom: 1px solid #ddd; padding: .25rem .7rem; text-align: left; white-space: nowrap; }
+td:last-child { white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 .warning { border-left: 4px solid #d55e00; padding: .2rem .8rem; background: #fdf3ec; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; max-width: 11rem; font-size: .85rem; }
@@ -137,7 +138,8 @@ def _chance(found: Findings) -> str:
     if not close or close[0].val_accuracy is None:
         return _said("No trial has ended with a model yet.") if not found.best else ""
     error = findings.margin(close[0].val_accuracy, count)
-    which = "is the only trial" if len(close) == 1 else f"and {len(close) - 1} others are"
+    others = len(close) - 1
+    which = f"and {others} other{'s' * (others > 1)} are" if others else "is the only one"
     return _said(
         f"With {count} validation images, chance alone moves an accuracy of {close[0].val_accuracy:.4f} by "
         f"{error:.4f} (one standard error): trial {close[0].trial} {which} within that of the best."

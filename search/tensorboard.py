@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from PIL import Image
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.hparams import summary_v2 as hparams
@@ -67,6 +67,11 @@ class Events:
         """Write scalars of one step."""
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
         self._write(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def forget(self, step: int) -> None:
+        """Have TensorBoard forget what other files of the run say from this step on: it comes once more."""
+        for _ in range(2):  # TensorBoard takes the first one of a run for its beginning
+            self._write(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
 
     def image(self, tag: str, image: Image.Image, step: int) -> None:
         """Write a picture."""

@@ -90,6 +90,7 @@ def train(
         StorageError: its files cannot be written.
     """
     from search import batches, callbacks, checkpoint, probe
+    from search.tensorboard import Events
 
     # Where the weights start: 1. this trial's own saved state, if any
     #                          2. the pretrained backbone, and the probe's head or a new one
@@ -113,6 +114,9 @@ def train(
     if saved:
         done = saving.restore()
         epoch = int(done["epoch"])
+        for part in ("train", "validation"):
+            with Events(configuration.tensorboard / part) as events:
+                events.forget(epoch)
         try:
             report(done)  # again: whoever was interrupted may not have heard it
         except callbacks.Stopped:

@@ -208,3 +208,22 @@ def test_tensorflow_is_not_imported() -> None:
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
     assert said.strip() == "False False"
+
+
+def test_an_epoch_that_is_trained_again_is_shown_once(tmp_path: Path) -> None:
+    """After a trial's process was killed its curves would go back and run twice."""
+    from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+
+    def train(first: int, last: int) -> None:
+        with Events(tmp_path) as events:
+            for step in range(first, last):
+                events.scalars({"epoch_loss": float(step)}, step)
+
+    train(0, 5)
+    with Events(tmp_path) as events:
+        events.forget(3)
+    train(3, 7)
+    read = EventAccumulator(str(tmp_path))
+    read.Reload()
+
+    assert [event.step for event in read.Tensors("epoch_loss")] == list(range(7))
