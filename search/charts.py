@@ -207,10 +207,11 @@ def depths(found: Findings) -> go.Figure | None:
 
 def _spread(places: Sequence[int], side: int) -> list[float]:
     """The places, with those that are equal beside each other, to the right (1) or the left (-1)."""
+    step = min(0.03, 0.36 / max([1, *Counter(places).values()]))
     seen: Counter[int] = Counter()
     spread = []
     for place in places:
-        spread.append(place + side * min(0.4, 0.04 + 0.03 * seen[place]))
+        spread.append(place + side * (0.04 + step * seen[place]))
         seen[place] += 1
     return spread
 

@@ -16,6 +16,7 @@ from search.console import averaged, described
 from search.findings import Findings
 from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Confirmed, Row, confirmed
 
+LONG = 40  # letters
 STATES = (COMPLETED, STOPPED, RUNNING, DIVERGED, FAILED)
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 68rem; padding: 1rem; color: #222; }
@@ -23,7 +24,7 @@ h1 { margin: .5rem 0 0; } h2 { margin: 2.5rem 0 .3rem; font-size: 1.25rem; }
 p { max-width: 46rem; margin: .4rem 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { border-bottom: 1px solid #ddd; padding: .25rem .7rem; text-align: left; white-space: nowrap; }
-td:last-child { white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
+td.long { white-space: normal; min-width: 21rem; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 .warning { border-left: 4px solid #d55e00; padding: .2rem .8rem; background: #fdf3ec; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; max-width: 11rem; font-size: .85rem; }
@@ -32,7 +33,18 @@ figure img { width: 100%; image-rendering: pixelated; } figcaption { overflow-wr
 .key b { display: block; font-size: 1.5rem; }
 pre { overflow-x: auto; background: #f5f5f5; padding: .6rem; } details { margin: .6rem 0; }
 """
-PLOTLY = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
+# One after the other, once the page is there to read.
+DRAW = """
+const charts = [...document.querySelectorAll(".plotly-graph-div")];
+const options = {responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"]};
+function draw() {
+    const chart = charts.shift();
+    if (!chart) return;
+    const figure = JSON.parse(chart.nextElementSibling.textContent);
+    Plotly.newPlot(chart, figure.data, figure.layout, options).then(() => setTimeout(draw));
+}
+requestAnimationFrame(() => setTimeout(draw));
+"""
 
 
 def page(found: Findings) -> str:
@@ -61,9 +73,10 @@ def document(title: str, parts: Iterable[str]) -> str:
         [
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>",
+            f"<style>{STYLE}</style></head><body>",
             f"<h1>{html.escape(title)}</h1>",
             *parts,
+            f"<script>{get_plotlyjs()}</script><script>{DRAW}</script>",
             "</body></html>\n",
         ]
     )
@@ -77,8 +90,9 @@ def chart(figure: go.Figure | None, text: str = "") -> list[str]:
     """A figure with a sentence above it; nothing where there is nothing to draw."""
     if figure is None:
         return []
-    drawn = figure.to_html(full_html=False, include_plotlyjs=False, config=PLOTLY, default_height=figure.layout.height)
-    return [*([_said(text)] if text else []), drawn]
+    data = str(figure.to_json()).replace("<", "\\u003c")  # nothing in it ends the script
+    drawn = f'<div class="plotly-graph-div" style="height: {figure.layout.height}px"></div>'
+    return [*([_said(text)] if text else []), drawn, f'<script type="application/json">{data}</script>']
 
 
 def _said(text: str, kind: str = "") -> str:
@@ -279,4 +293,5 @@ def _cell(value: object) -> str:
         case int():
             return f'<td class="number">{value}</td>'
         case _:
-            return f"<td>{html.escape(str(value))}</td>"
+            kind = ' class="long"' if len(str(value)) > LONG else ""
+            return f"<td{kind}>{html.escape(str(value))}</td>"
