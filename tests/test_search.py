@@ -180,7 +180,7 @@ def test_report(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "Leaderboard" in done.stdout
-    assert "Confusion matrix" in (finished[0] / "report.html").read_text()
+    assert "Where does the model fail?" in (finished[0] / "report.html").read_text()
 
 
 def test_same_seed_same_numbers(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def losses(search: Path, trial: str) -> dict[int, list[float]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util import tensor_util
 
-    folder = search / "tensorboard" / trial / "validation"
+    (folder,) = (search / "tensorboard").glob(f"{trial}_*/validation")
     events = EventAccumulator(str(folder), {"tensors": 0}, purge_orphaned_data=False).Reload()
     found: dict[int, list[float]] = {}
     for event in events.Tensors("epoch_loss"):
