@@ -325,9 +325,10 @@ class Confirmed:
 def confirmed(rows: Iterable[Row], metric: str) -> dict[tuple[tuple[str, Value], ...], Confirmed]:
     """The configurations that were run again with other seeds, and how they do over all of them.
 
-    A seed with which a configuration gave no model counts as an accuracy of 0, or as an infinite loss.
+    A seed with which a configuration gave no model counts as an accuracy of 0, or as an infinite loss; one that was cut
+    off before its first epoch does not count.
     """
-    known = [row for row in rows if row.state != RUNNING]
+    known = [row for row in rows if row.state != RUNNING and (row.state != STOPPED or row.best_epoch)]
     again = {row.configuration for row in known if row.confirms}
     found = {}
     for configuration in again:

@@ -104,7 +104,7 @@ def _run_trials(
             try:
                 _fit(request, record, recorder, pause)
                 if not recorder.over and (confirming := confirmation.due(request, record)):
-                    recorder.close()
+                    recorder.searcher.close()
                     recorder = _confirm(
                         request, record, display, confirming, pause=pause, exporter=exporter, share=share
                     )

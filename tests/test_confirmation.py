@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from searches import rows, run
+from searches import rows, run, running, wait_for
 
 from search import confirmation, record
 from search.confirmation import Confirmation
@@ -154,13 +154,26 @@ def test_a_seed_without_a_model_counts_against_a_configuration() -> None:
     assert best[0].parameters["learning_rate"] == 0.3
 
 
+def test_a_seed_that_was_cut_off_does_not_count() -> None:
+    """When the time is up, a configuration would lose for what nobody has seen."""
+    cut_off = Row("0005", parameters(0.2, seed=9), record.STOPPED, "time budget used up")
+    found = record.confirmed([*SEARCHED, LUCKY[0], cut_off], "val_accuracy")[SEARCHED[1].configuration]
+
+    assert found.seeds == 2
+    assert record.confirmed([*SEARCHED, cut_off], "val_accuracy") == {}
+
+
 @pytest.mark.slow
 def test_a_search_that_confirms(tmp_path: Path) -> None:
-    """The trials are not run, not recorded, stopped early, or the winner is not the one with the best mean."""
-    options = ["--space", "smoke", "--name", "sure", "--trials", "4", "--epochs", "3", "--set", "confirm=2"]
-    done = run(tmp_path, *options)
+    """The trials are not run, lost with the command, stopped early, or the winner is not the one with the best mean."""
+    options = ["--space", "smoke", "--name", "sure", "--trials", "4", "--epochs", "30", "--set", "confirm=2"]
+    search = tmp_path / "results" / "sure"
+    with running(tmp_path, *options, "--set", "stop_patience=100") as process:
+        wait_for(lambda: len(rows(search)) > 4 or None, process)
+        process.kill()
+    done = run(tmp_path, "--resume", "sure")
     assert done.returncode == 0, done.stderr
-    found = rows(tmp_path / "results" / "sure")
+    found = rows(search)
     confirming = [row for row in found if row["seed"]]
 
     assert [row["trial"] for row in found] == [f"{number:04d}" for number in range(8)]
@@ -170,7 +183,7 @@ def test_a_search_that_confirms(tmp_path: Path) -> None:
     ]
     assert {row["state"] for row in confirming} == {"completed"}
     assert "mean of seeds" in done.stdout
-    record_of = record.read(tmp_path / "results" / "sure")
+    record_of = record.read(search)
     best = record.ranked(record_of.rows.values(), "val_accuracy")[0]
     assert f"test accuracy of trial {best.trial}" in done.stdout
     means = record.confirmed(record_of.rows.values(), "val_accuracy")
