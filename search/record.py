@@ -307,7 +307,7 @@ def ranked(rows: Iterable[Row], metric: str) -> list[Row]:
     def key(row: Row) -> tuple[Any, ...]:
         accuracy, loss = -(row.val_accuracy or 0.0), math.inf if row.val_loss is None else row.val_loss
         own = (loss, accuracy, row.trial) if metric == "val_loss" else (accuracy, loss, row.trial)
-        mean = means.get(row.configuration)
+        mean = means.get(row.configuration) if means else None
         return (mean is None, (mean or 0.0) * (1 if metric == "val_loss" else -1), *own)
 
     return sorted((row for row in known if row.state in (COMPLETED, STOPPED) and row.best_epoch), key=key)
