@@ -71,8 +71,9 @@ def answering(model: keras.Model) -> keras.Model:
 
 
 def answers(model: keras.Model, read: Read, labels: Array, batch_size: int) -> Answers:
-    """What `answering` gives of some images."""
-    parts = [model.predict_on_batch(read(slice(row, row + batch_size))) for row in range(0, len(labels), batch_size)]
+    """What `answering` gives of the first images, as many as there are labels."""
+    ends = [min(row + batch_size, len(labels)) for row in range(0, len(labels), batch_size)]
+    parts = [model.predict_on_batch(read(slice(row, end))) for row, end in zip([0, *ends], ends, strict=False)]
     features, probabilities = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Answers(features, probabilities, labels)
 
@@ -93,11 +94,13 @@ def activation(model: keras.Model, pixels: Array, classes: Array) -> Array | Non
     return np.asarray(spoke / np.maximum(spoke.max(axis=(1, 2), keepdims=True), 1e-9))
 
 
-def write(place: Place, model: keras.Model, network: Network, tested: Answers, *, folder: Path, run: Path) -> None:
+def write(
+    place: Place, model: keras.Model, network: Network, tested: Answers, projected: Answers, *, folder: Path, run: Path
+) -> None:
     """Write everything.
 
     Args:
-        model: as exported; `tested` is what it says of the test images.
+        model: as exported; `tested` is what it says of the test images, `projected` of the first validation images.
         network: the trial's, with its best weights.
         folder: of the winner; `mistakes.json` and `mistakes/` go there.
         run: of its events, for TensorBoard.
@@ -109,10 +112,9 @@ def write(place: Place, model: keras.Model, network: Network, tested: Answers, *
             events.image(f"worst mistakes/{number:02d}: {text}", picture, 0)
         for variable in network.suffix.trainable_variables:
             events.histogram(f"weights/{variable.path}", np.asarray(variable), 0)
-    count = min(PROJECTED, len(place.labels["val"]))
-    pixels = images(place, "val", 0)
-    shown = answers(answering(model), pixels, place.labels["val"][:count], THUMBNAIL)
-    project(run, shown, classes, place.dataset.items["val"][:count], pixels(slice(0, count)))
+    count = len(projected.labels)
+    pixels = images(place, "val", 0)(slice(0, count))
+    project(run, projected, classes, place.dataset.items["val"][:count], pixels)
 
 
 def _mistakes(place: Place, model: keras.Model, tested: Answers, folder: Path) -> list[tuple[str, Image.Image]]:

@@ -149,8 +149,11 @@ def export(configuration: Configuration, folder: Path, epoch: int) -> dict[str, 
     exported = model.export(backbone, network, folder / "model.keras")
     place = configuration.place
     answering, read = evidence.answering(exported), features.images(place, "test", 0)
-    tested = evidence.answers(answering, read, place.labels["test"], configuration.number("batch_size"))
-    evidence.write(place, exported, network, tested, folder=folder, run=configuration.tensorboard / "best")
+    size, labels = configuration.number("batch_size"), place.labels
+    tested = evidence.answers(answering, read, labels["test"], size)
+    shown = evidence.answers(answering, features.images(place, "val", 0), labels["val"][: evidence.PROJECTED], size)
+    run = configuration.tensorboard / "best"
+    evidence.write(place, exported, network, tested, shown, folder=folder, run=run)
     return {
         "test_accuracy": float(np.trace(tested.confusion) / len(tested.labels)),
         "test_loss": tested.loss,

@@ -103,6 +103,14 @@ def test_features_are_what_the_last_layer_gets(model: Any, pixels: Any) -> None:
     assert found.probabilities == pytest.approx(np.asarray(model(pixels)), abs=1e-6)
 
 
+def test_no_more_images_than_labels(model: Any) -> None:
+    """Of many validation images the last batch would be whole, and the winner of a large search not be exported."""
+    many = np.zeros((7, SIZE, SIZE, 3), "uint8")
+    found = evidence.answers(evidence.answering(model), many.__getitem__, np.zeros(5, int), batch_size=2)
+
+    assert len(found.features) == len(found.probabilities) == len(found.predicted) == 5
+
+
 @pytest.mark.parametrize("count", [2, 20, 200])
 def test_a_confusion_matrix_has_a_readable_picture(count: int) -> None:
     """Names would run out of it, or it would be larger than a screen can show."""
@@ -123,7 +131,8 @@ def test_tensorboard_reads_what_is_written(tmp_path: Path, model: Any, pixels: A
     network: Any = SimpleNamespace(suffix=model)
     monkeypatch.setattr(evidence, "images", lambda *_: pixels.__getitem__)
     tested = answers([0.2, 0.9], [0, 0])
-    evidence.write(place, model, network, tested, folder=tmp_path, run=tmp_path / "run")
+    shown = evidence.answers(evidence.answering(model), pixels.__getitem__, place.labels["val"], 2)
+    evidence.write(place, model, network, tested, shown, folder=tmp_path, run=tmp_path / "run")
     read = EventAccumulator(str(tmp_path / "run"))
     read.Reload()
 
