@@ -13,6 +13,8 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from search import record
+
 PATIENCE_S = 240
 
 
@@ -46,7 +48,7 @@ def wait_for(what: Callable[[], Any], process: subprocess.Popen[Any] | None = No
         if (found := what()) is not None:
             return found
         assert not over, "the process ended first"
-        time.sleep(0.2)
+        time.sleep(0.1)
     raise AssertionError("waited in vain")
 
 
@@ -82,11 +84,11 @@ def long_space(folder: Path, trials: int = 6, epochs: int = 40) -> str:
     return str(folder / "long.py")
 
 
-def in_the_middle(search: Path) -> list[dict[str, str]] | None:
-    """The rows of a search once a trial has ended and another is in the middle."""
-    found = rows(search)
-    ended = [row for row in found if row["state"] != "running"]
-    return found if ended and [row for row in found if row["state"] == "running" and int(row["epochs"]) > 2] else None
+def in_the_middle(search: Path) -> list[str] | None:
+    """The trials of a search that are far from their end, once another has ended."""
+    known = record.read(search).rows.values() if (search / "history.jsonl").exists() else []
+    begun = [row.trial for row in known if row.state == "running" and 2 < row.epochs <= 16]
+    return begun if begun and any(row.state != "running" for row in known) else None
 
 
 def workers(process: subprocess.Popen[str]) -> list[int]:

@@ -23,7 +23,7 @@ from search import record
 pytestmark = pytest.mark.slow
 
 Rows = dict[str, dict[str, str]]
-TRIALS, EPOCHS = 4, 24
+TRIALS, EPOCHS = 4, 40
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +89,13 @@ def at_work(folder: Path, name: str, *options: str) -> Iterator[tuple[subprocess
 # processes that die
 
 
+def trial_process(search: Path) -> int:
+    """The process id of a trial that is in the middle."""
+    begun = wait_for(lambda: in_the_middle(search))
+    (*_, last) = [event for event in events(search) if event["trial"] == begun[0] and event["event"] == "epoch"]
+    return int(last["process"].split()[-1])
+
+
 def all_ended(search: Path) -> bool | None:
     """Whether every trial has; the winner is exported then."""
     found = known(search)
@@ -130,7 +137,7 @@ def demand_known(search: Path, trials: int, before: Rows) -> None:
 def test_worker_killed(tmp_path: Path) -> None:
     """A trial whose process dies is lost, or the search ends with it."""
     with at_work(tmp_path, "killed") as (process, search):
-        os.kill(workers(process)[0], signal.SIGKILL)
+        os.kill(trial_process(search), signal.SIGKILL)
         output, errors = process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == 0, output + errors
@@ -142,7 +149,7 @@ def test_worker_killed(tmp_path: Path) -> None:
 def test_worker_killed_too_often(tmp_path: Path) -> None:
     """A trial that kills its process is tried for ever; or is not told as failed."""
     with at_work(tmp_path, "killed", "--set", "max_failures=0") as (process, search):
-        os.kill(workers(process)[0], signal.SIGKILL)
+        os.kill(trial_process(search), signal.SIGKILL)
         output, errors = process.communicate(timeout=PATIENCE_S)
     (failed,) = [row for row in rows(search) if row["state"] == "failed"]
 
