@@ -30,6 +30,7 @@ SHORT = {"unfreeze_depth": "depth", "learning_rate": "lr", "weight_decay": "deca
 SEED = "seed"
 SEARCH, PREVIOUS = "search.json", "search.json.previous"
 SECONDS_BETWEEN_WRITES = 1.0
+FEW_TRIALS, SECONDS_PER_TRIAL = 200, 1e-3
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class Record:
     damaged: int = 0
     mirror: Mirror | None = field(default=None, repr=False)
     _written_at: float = -math.inf
+    _changed: bool = False
 
     def __post_init__(self) -> None:
         self.history = History(self.folder / "history.jsonl")
@@ -192,7 +194,7 @@ class Record:
         write_json(self.search, {**known, **changes})
 
     def note(self, event: Event, now: bool = False) -> Row | None:
-        """Put an event into the history; `trials.csv` follows within `SECONDS_BETWEEN_WRITES`, or at once.
+        """Put an event into the history; `trials.csv` follows, see `follow`.
 
         Events: `started` with `parameters`; `epoch` with `metrics`, the `process`, and `rung` where ASHA stopped the
         trial there; `ended` with `state` and `reason`, where they do not follow from the last epoch; `died` with
@@ -211,9 +213,23 @@ class Record:
         row = self._apply(event)
         over = row is not None and row.state != RUNNING
         self.history.append(event, now or over)
-        if row and (now or over or time.monotonic() - self._written_at >= SECONDS_BETWEEN_WRITES):
-            self.write_trials()
+        self._changed |= row is not None
+        self.follow(now or over)
         return row
+
+    def follow(self, now: bool = False) -> None:
+        """Write `trials.csv` if it lags behind the history and was not written within `SECONDS_BETWEEN_WRITES`.
+
+        Args:
+            now: it may not wait for that; with more than `FEW_TRIALS` it waits for `SECONDS_PER_TRIAL` all the same.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        least = 0.0 if now else SECONDS_BETWEEN_WRITES
+        pause = max(least, SECONDS_PER_TRIAL * len(self.rows)) if len(self.rows) > FEW_TRIALS else least
+        if self._changed and time.monotonic() - self._written_at >= pause:
+            self.write_trials()
 
     def _apply(self, event: Event) -> Row | None:
         self.seconds = max(self.seconds, event["at"])
@@ -250,7 +266,7 @@ class Record:
                 [*(getattr(row, name) for name in COLUMNS), *(row.parameters.get(name) for name in parameters)]
             )
         write_text(self.trials, text.getvalue())
-        self._written_at = time.monotonic()
+        self._changed, self._written_at = False, time.monotonic()
 
 
 def run_name(trial: str, parameters: Mapping[str, Value]) -> str:

@@ -72,6 +72,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._sign_at = self._began
         self._causes: list[str] = []
         self._deaths: Counter[str] = Counter()
+        leaders = ranked(record.rows.values(), space.objective.metric)
+        self._leader = leaders[0] if leaders else None
         self.stopper = _Stopper(self)
         self.bug = ""
         self.fault: StorageError | None = None
@@ -138,6 +140,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_step_end(self, iteration: int, trials: Sequence[Trial], **info: Any) -> None:  # noqa: ARG002
         """Show that the search is alive; begin to pause."""
+        with self._storing():
+            self._record.follow()
         if time.monotonic() - self._sign_at >= SECONDS_BETWEEN_SIGNS:
             with self._storing():
                 self._note("", "alive")
@@ -162,13 +166,15 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         return bool(self.bug or self.fault or (self.scheduler.pausing and not self._running))
 
     def close(self) -> None:
-        """End what was cut off with the search."""
+        """Write down how the trials stand; end what was cut off with the search, unless it pauses."""
+        reason = "the search was ended" if self.bug or self.unfinished else TIME_IS_UP
         with self._storing():
-            for row in list(self._record.rows.values()):
+            for row in [] if self.pausing else list(self._record.rows.values()):
                 if row.state == RUNNING:
-                    self._end(row.trial, STOPPED, "the search was ended" if self.bug or self.unfinished else TIME_IS_UP)
+                    self._end(row.trial, STOPPED, reason)
             self._record.write_trials()
-            self.searcher.close()
+            if not self.pausing:
+                self.searcher.close()
 
     def _error(self, trial: Trial) -> BaseException:
         """What ended a trial's process, from Ray's own folder on this machine; that the storage is lost is noted."""
@@ -219,9 +225,16 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         about = {"event": event, "trial": number, "at": round(self._at(), 3)}
         row = self._record.note({**about, **facts}, now=event == "started")
         if row:
-            best = ranked(self._record.rows.values(), self._space.objective.metric)
-            self._display.show(row, best[0] if best else None)
+            self._display.show(row, self._best(row))
         return row
+
+    def _best(self, row: Row) -> Row | None:
+        """The best trial, now that this one has changed."""
+        if row.state != RUNNING:
+            known = self._record.rows.values() if row.confirms else [self._leader, row]
+            leaders = ranked(filter(None, known), self._space.objective.metric)
+            self._leader = leaders[0] if leaders else None
+        return self._leader
 
     def _lost(self, error: OSError) -> StorageError:
         return StorageError(f"{self._record.home} cannot be written: {error}")

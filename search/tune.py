@@ -71,7 +71,7 @@ def run(
     try:
         with display:
             recorder, exporter = _run_trials(request, record, display, preparation, cluster)
-        if not (recorder.pausing or recorder.fault):
+        if not recorder.fault:
             recorder.close()
         if recorder.fault:
             raise recorder.fault

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,34 @@ def test_trials_are_in_order_and_each_has_one_row(tmp_path: Path) -> None:
     made = written(tmp_path, [ROWS[4], ROWS[2], ROWS[0], changed, changed])
 
     assert list(record.read(made.folder).rows.values()) == [ROWS[0], ROWS[2], changed]
+
+
+def test_the_file_follows_what_happened(tmp_path: Path) -> None:
+    """It would lag behind for ever where nothing else happens; or the end of a trial come late."""
+    made = written(tmp_path, ROWS[:1])
+    made.note(events(ROWS[1])[0], now=True)
+    begun = made.trials.read_text().splitlines()
+    made.note(events(ROWS[1])[1] | {"rung": None})
+    later = made.trials.read_text().splitlines()
+    time.sleep(record.SECONDS_BETWEEN_WRITES)
+    made.follow()
+
+    assert begun[-1].startswith("0001,running,,0")
+    assert later == begun
+    assert made.trials.read_text().splitlines()[-1].startswith("0001,running,,2")
+
+
+def test_a_long_file_is_not_written_for_every_trial(tmp_path: Path) -> None:
+    """The search's own work would grow with the square of the number of trials."""
+    made = written(tmp_path, [Row(f"{number:04d}", ADAM) for number in range(1000)])
+    written_files = set()
+    for number in range(1000, 1010):
+        made.note(events(Row(f"{number:04d}", ADAM))[0], now=True)
+        written_files.add(made.trials.stat().st_ino)
+
+    assert len(written_files) == 1
+    made.write_trials()
+    assert made.trials.read_text().count("\n") == 1 + 1010
 
 
 def test_every_event_is_on_disk_at_once(tmp_path: Path) -> None:
