@@ -30,7 +30,7 @@ SHORT = {"unfreeze_depth": "depth", "learning_rate": "lr", "weight_decay": "deca
 SEED = "seed"
 SEARCH, PREVIOUS = "search.json", "search.json.previous"
 SECONDS_BETWEEN_WRITES = 1.0
-FEW_TRIALS, SECONDS_PER_TRIAL = 200, 1e-3
+FEW_TRIALS, SECONDS_PER_TRIAL = 100, 1e-3
 
 
 @dataclass(frozen=True)
