@@ -93,7 +93,7 @@ def _trained(asked: trial.Configuration, depth: int, rate: float, head: str) -> 
     trial.train(configuration, report)
     exported = root / f"best-{number}"
     exported.mkdir()
-    test = trial.export(configuration, exported, best[0])["test_accuracy"]
+    test = trial.export(configuration, exported, best[0]).figures["test_accuracy"]
     return {"seed": asked.seed, "depth": depth, "rate": rate, "head": head, "curve": curve, "test": test}
 
 

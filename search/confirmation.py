@@ -13,7 +13,8 @@ from typing import Any
 
 from ray import tune
 
-from search.record import RUNNING, SEED, Record, ranked
+from search.ranking import ranked
+from search.record import RUNNING, SEED, Record
 from search.request import Request
 from search.space import FURTHER_SEEDS, Objective
 

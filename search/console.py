@@ -16,7 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Confirmed, Record, Row, confirmed
+from search.ranking import Confirmed, confirmed
+from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Record, Row
 from search.space import Budget
 
 COLOURS = {COMPLETED: "green", STOPPED: "yellow", DIVERGED: "red", FAILED: "red", RUNNING: "cyan"}

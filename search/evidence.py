@@ -1,6 +1,7 @@
-"""What shows how the winner works: its surest mistakes and what spoke for them, its features, its weights.
+"""What shows how the best trials work: their surest mistakes and what spoke for them, their features, their weights.
 
-Pictures go beside the model, for the report, and into the winner's run, for TensorBoard.
+Of each of them it is what they make of validation images, in their runs, for TensorBoard; of the winner, once it is
+exported, also what it makes of the test images, there and beside the model, for the report.
 """
 
 import csv
@@ -20,7 +21,7 @@ from search.model import Network
 from search.record import write_json
 from search.tensorboard import Events
 
-MISTAKES = 16
+MISTAKES, FEW_MISTAKES = 16, 8
 PROJECTED = 1000
 THUMBNAIL, PICTURE = 48, 160  # pixels
 HOT = (255, 110, 0)
@@ -94,46 +95,69 @@ def activation(model: keras.Model, pixels: Array, classes: Array) -> Array | Non
     return np.asarray(spoke / np.maximum(spoke.max(axis=(1, 2), keepdims=True), 1e-9))
 
 
-def write(
-    place: Place, model: keras.Model, network: Network, tested: Answers, projected: Answers, *, folder: Path, run: Path
-) -> None:
-    """Write everything.
+def write(place: Place, model: keras.Model, network: Network, shown: Answers, run: Path) -> None:
+    """Write what shows how one of the best trials works.
 
     Args:
-        model: as exported; `tested` is what it says of the test images, `projected` of the first validation images.
-        network: the trial's, with its best weights.
+        model: the whole network with the trial's best weights; `shown` is what it says of the first validation images.
+        network: the trial's, with the same weights.
+        run: of its events, for TensorBoard.
+    """
+    classes, count = place.dataset.classes, len(shown.labels)
+    with Events(run) as events:
+        events.image("confusion matrix, validation images", confusion(classes, shown.confusion), 0)
+        for number, mistake in enumerate(_mistakes(place, model, shown, "val", FEW_MISTAKES), 1):
+            events.image(f"worst mistakes, validation images/{number:02d}: {mistake.text}", mistake.picture, 0)
+        for variable in network.suffix.trainable_variables:
+            events.histogram(f"weights/{variable.path}", np.asarray(variable), 0)
+    project(run, shown, classes, place.dataset.items["val"][:count], images(place, "val", 0)(slice(0, count)))
+
+
+def write_tested(place: Place, model: keras.Model, tested: Answers, *, folder: Path, run: Path) -> None:
+    """Write what the winner makes of the test images.
+
+    Args:
+        model: as exported; `tested` is what it says of the test images.
         folder: of the winner; `mistakes.json` and `mistakes/` go there.
         run: of its events, for TensorBoard.
     """
-    classes = place.dataset.classes
-    with Events(run) as events:
-        events.image("confusion matrix, test images", confusion(classes, tested.confusion), 0)
-        for number, (text, picture) in enumerate(_mistakes(place, model, tested, folder), 1):
-            events.image(f"worst mistakes/{number:02d}: {text}", picture, 0)
-        for variable in network.suffix.trainable_variables:
-            events.histogram(f"weights/{variable.path}", np.asarray(variable), 0)
-    count = len(projected.labels)
-    pixels = images(place, "val", 0)(slice(0, count))
-    project(run, projected, classes, place.dataset.items["val"][:count], pixels)
-
-
-def _mistakes(place: Place, model: keras.Model, tested: Answers, folder: Path) -> list[tuple[str, Image.Image]]:
-    """Write the surest mistakes; give each one's words and its picture."""
-    rows, read, classes = tested.mistakes(MISTAKES), images(place, "test", 0), place.dataset.classes
-    pixels = np.concatenate([read(slice(row, row + 1)) for row in rows]) if rows else np.zeros((0,))
-    spoke = activation(model, pixels, tested.predicted[rows]) if rows else None
     (folder / "mistakes").mkdir(exist_ok=True)
-    told, shown = [], []
-    for number, row in enumerate(rows):
-        true, predicted = classes[tested.labels[row]], classes[tested.predicted[row]]
-        confidence = float(tested.probabilities[row].max())
-        picture = beside(pixels[number], None if spoke is None else spoke[number])
-        picture.save(folder / "mistakes" / f"{number:02d}.png")
-        about = {"image": str(place.dataset.items["test"][row]), "picture": f"{number:02d}.png"}
-        told.append({**about, "true": true, "predicted": predicted, "confidence": confidence})
-        shown.append((f"{true} taken for {predicted} ({confidence:.0%})", picture))
+    told = []
+    with Events(run) as events:
+        events.image("confusion matrix, test images", confusion(place.dataset.classes, tested.confusion), 0)
+        for number, mistake in enumerate(_mistakes(place, model, tested, "test", MISTAKES), 1):
+            events.image(f"worst mistakes, test images/{number:02d}: {mistake.text}", mistake.picture, 0)
+            mistake.picture.save(folder / "mistakes" / f"{number:02d}.png")
+            told.append({**mistake.about, "picture": f"{number:02d}.png"})
     write_json(folder / "mistakes.json", told)
-    return shown
+
+
+@dataclass(frozen=True)
+class _Mistake:
+    """An image that was taken for another class: `image`, `true`, `predicted` and `confidence`; and its picture."""
+
+    about: dict[str, Any]
+    picture: Image.Image
+
+    @property
+    def text(self) -> str:
+        return "{true} taken for {predicted} ({confidence:.0%})".format(**self.about)
+
+
+def _mistakes(place: Place, model: keras.Model, answers: Answers, split: str, limit: int) -> list[_Mistake]:
+    """The surest mistakes."""
+    rows, read, classes = answers.mistakes(limit), images(place, split, 0), place.dataset.classes
+    if not rows:
+        return []
+    pixels = np.concatenate([read(slice(row, row + 1)) for row in rows])
+    spoke = activation(model, pixels, answers.predicted[rows])
+    found = []
+    for number, row in enumerate(rows):
+        true, predicted = classes[answers.labels[row]], classes[answers.predicted[row]]
+        named = {"image": str(place.dataset.items[split][row]), "true": true, "predicted": predicted}
+        about = {**named, "confidence": float(answers.probabilities[row].max())}
+        found.append(_Mistake(about, beside(pixels[number], None if spoke is None else spoke[number])))
+    return found
 
 
 def beside(pixels: Array, spoke: Array | None) -> Image.Image:

@@ -16,7 +16,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from search.record import STOPPED, Record, Row, ranked, read_search
+from search.ranking import ranked
+from search.record import STOPPED, Record, Row, read_search
 from search.space import METRICS
 
 ENOUGH_FOR_IMPORTANCE = 20

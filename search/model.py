@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -182,8 +181,8 @@ def reset(network: Network, parameters: Mapping[str, Value], seed: int, head: Se
         network.optimizer.momentum.assign(parameters["momentum"])
 
 
-def export(backbone: Backbone, network: Network, path: Path) -> keras.Model:
-    """Write the whole network as a model that stands alone, and return it as plain Keras loads it.
+def whole(backbone: Backbone, network: Network) -> keras.Model:
+    """The whole network as a model that stands alone, with the weights that both have now.
 
     It takes raw images (batch, size, size, 3) in [0, 255] and is made of Keras's own layers only. It is compiled, so
     that it can be evaluated; plain SGD has no state, for whose lack Keras would warn on loading.
@@ -193,5 +192,4 @@ def export(backbone: Backbone, network: Network, path: Path) -> keras.Model:
     dropped = keras.layers.Dropout(float(network.dropout.rate), name="dropout")(pool(features))
     alone = keras.Model(images, network.head(dropped), name="network")
     alone.compile(optimizer="sgd", loss=LOSS, metrics=["accuracy"])
-    alone.save(path)
-    return keras.models.load_model(path)
+    return alone

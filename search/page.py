@@ -14,7 +14,8 @@ from plotly.offline import get_plotlyjs
 from search import charts, findings
 from search.console import averaged, described
 from search.findings import Findings
-from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Confirmed, Row, confirmed
+from search.ranking import Confirmed, confirmed
+from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Row
 
 LONG = 40  # letters
 STATES = (COMPLETED, STOPPED, RUNNING, DIVERGED, FAILED)

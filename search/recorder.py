@@ -15,7 +15,8 @@ from ray.tune.stopper import Stopper
 from search.confirmation import Confirmation
 from search.console import Display
 from search.errors import StorageError, cause
-from search.record import COMPLETED, FAILED, RUNNING, STOPPED, Record, Row, ranked
+from search.ranking import ranked
+from search.record import COMPLETED, FAILED, RUNNING, STOPPED, Record, Row
 from search.scheduler import Asha
 from search.searcher import Searcher
 from search.space import Space

@@ -20,6 +20,9 @@ from search.settings import Value
 from search.space import Objective
 
 if TYPE_CHECKING:
+    import keras
+
+    from search.evidence import Answers
     from search.model import Network
 
 LATENCY_CALLS = 11
@@ -128,40 +131,84 @@ def train(
     batches.fit(network.fitted, feeder, epoch, configuration.epochs, steps)
 
 
-def export(configuration: Configuration, folder: Path, epoch: int) -> dict[str, Any]:
-    """Write the winner's model and evaluate it once on the test split.
+@dataclass(frozen=True)
+class Exported:
+    """The winner, exported.
+
+    Args:
+        figures: `test_accuracy`, `test_loss` and `confusion_matrix` (rows: true class, columns: predicted), of the file
+            as plain Keras loads it; `model_bytes`, and `latency_ms`: what one image takes, on `latency_on`.
+        model: as plain Keras loads it.
+        answering: the same, giving more; see `evidence.answering`.
+        tested: what it says of the test images.
+    """
+
+    figures: dict[str, Any]
+    model: "keras.Model"
+    answering: "keras.Model"
+    tested: "Answers"
+
+
+def export(configuration: Configuration, folder: Path, epoch: int) -> Exported:
+    """Write the winner's model, `model.keras`, and evaluate it once on the test split.
 
     Args:
         epoch: the trial's best one, whose weights are meant.
 
-    Returns:
-        `test_accuracy`, `test_loss` and `confusion_matrix` (rows: true class, columns: predicted), of the file as
-        plain Keras loads it; `model_bytes`, and `latency_ms`: what one image takes, on `latency_on`.
-
     Raises:
         CheckpointError: the weights are gone, damaged, or not those of the best epoch.
     """
-    from search import checkpoint, evidence, machine, model, warm
+    import keras
 
-    network, _ = _network(configuration, None)
-    checkpoint.restore_best(configuration.folder, network, epoch)
-    backbone = warm.backbone(configuration.source, as_trained=True)
-    exported = model.export(backbone, network, folder / "model.keras")
-    place = configuration.place
-    answering, read = evidence.answering(exported), features.images(place, "test", 0)
-    size, labels = configuration.number("batch_size"), place.labels
-    tested = evidence.answers(answering, read, labels["test"], size)
-    shown = evidence.answers(answering, features.images(place, "val", 0), labels["val"][: evidence.PROJECTED], size)
-    run = configuration.tensorboard / "best"
-    evidence.write(place, exported, network, tested, shown, folder=folder, run=run)
-    return {
-        "test_accuracy": float(np.trace(tested.confusion) / len(tested.labels)),
+    from search import evidence, machine
+
+    path = folder / "model.keras"
+    _best(configuration, epoch)[1].save(path)
+    model = keras.models.load_model(path)
+    answering, read = evidence.answering(model), features.images(configuration.place, "test", 0)
+    size, labels = configuration.number("batch_size"), configuration.place.labels["test"]
+    tested = evidence.answers(answering, read, labels, size)
+    figures = {
+        "test_accuracy": float(np.trace(tested.confusion) / len(labels)),
         "test_loss": tested.loss,
         "confusion_matrix": tested.confusion.tolist(),
-        "model_bytes": (folder / "model.keras").stat().st_size,
+        "model_bytes": path.stat().st_size,
         "latency_ms": _latency_ms(lambda: answering.predict_on_batch(read(slice(0, 1)))),
         "latency_on": "GPU" if machine.gpu_memory() else "CPU",
     }
+    return Exported(figures, model, answering, tested)
+
+
+def show(configuration: Configuration, epoch: int, exported: Exported, folder: Path | None = None) -> None:
+    """Write what shows how one of the best trials works, into its run `best`; see `evidence`.
+
+    Args:
+        epoch: as of `export`.
+        exported: the winner; its model gets this trial's weights.
+        folder: of the winner, if it is the one.
+
+    Raises:
+        CheckpointError: as of `export`.
+    """
+    from search import evidence
+
+    place, run = configuration.place, configuration.tensorboard / "best"
+    network, whole = _best(configuration, epoch)
+    exported.model.set_weights(whole.get_weights())
+    if folder:
+        evidence.write_tested(place, exported.model, exported.tested, folder=folder, run=run)
+    labels, read = place.labels["val"][: evidence.PROJECTED], features.images(place, "val", 0)
+    shown = evidence.answers(exported.answering, read, labels, configuration.number("batch_size"))
+    evidence.write(place, exported.model, network, shown, run)
+
+
+def _best(configuration: Configuration, epoch: int) -> "tuple[Network, keras.Model]":
+    """The trial's network with the weights of its best epoch, and the whole one that shares them."""
+    from search import checkpoint, model, warm
+
+    network, _ = _network(configuration, None)
+    checkpoint.restore_best(configuration.folder, network, epoch)
+    return network, model.whole(warm.backbone(configuration.source, as_trained=True), network)
 
 
 def _latency_ms(call: Callable[[], object]) -> float:

@@ -25,7 +25,8 @@ from search.console import Display
 from search.errors import NoUsableTrialError, StorageError, cause
 from search.machine import storage_fault
 from search.prepare import Preparation
-from search.record import FAILED, Record, Row, ranked
+from search.ranking import ranked
+from search.record import FAILED, Record, Row
 from search.recorder import Recorder
 from search.request import Request
 from search.scheduler import Asha

@@ -13,6 +13,8 @@ from search.record import Record, Row, write_json
 from search.request import Request
 from search.worker import Export
 
+SHOWN = 3
+
 
 class Exporter:
     """Exports the winner, in a process that is made ready while the last trials run.
@@ -32,14 +34,14 @@ class Exporter:
         if not self._process and not self._request.address and count <= self._slots():
             self._start({"num_cpus": 0})
 
-    def export(self, row: Row) -> dict[str, Any]:
-        """Write the model of a trial; see `trial.export`. Where the process dies, another one tries it again."""
+    def export(self, row: Row, others: Sequence[Row]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Write the model of a trial; see `Export.export`. Where the process dies, another one tries it again."""
         left = self._request.space.max_failures
         while True:
             if not self._process:
                 self._start({"num_cpus": self._request.cpus_per_trial, "num_gpus": self._request.gpus_per_trial})
             try:
-                tested: dict[str, Any] = ray.get(self._process.export.remote(row))
+                exported: tuple[dict[str, Any], dict[str, str]] = ray.get(self._process.export.remote(row, others))
             except RayTaskError:
                 raise
             except RayError:
@@ -47,7 +49,7 @@ class Exporter:
                     raise
                 left, self._process = left - 1, None
             else:
-                return tested
+                return exported
 
     def _start(self, resources: dict[str, float]) -> None:
         self._process = ray.remote(**resources)(Export).remote(self._request)
@@ -58,11 +60,15 @@ def export_best(
 ) -> tuple[Row, dict[str, Any]]:
     """Export the best trial whose weights are there: those of one that was cut off may be older than its best epoch."""
     record.best.mkdir(parents=True, exist_ok=True)
-    for row in rows:
+    for place, row in enumerate(rows):
         try:
-            return row, exporter.export(row)
+            figures, unshown = exporter.export(row, runners_up(rows[place:]))
         except CheckpointError as error:
             display.tell(f"trial {row.trial} cannot be exported: {error}")
+            continue
+        for trial, reason in unshown.items():
+            display.tell(f"there are no pictures of how trial {trial} works: {reason}")
+        return row, figures
     raise NoUsableTrialError("the weights of no trial are there")
 
 
@@ -80,3 +86,15 @@ def write_figures(request: Request, record: Record, winner: Row, tested: dict[st
     items = {split: list(dataset.items[split]) for split in SPLITS}
     write_json(record.best / "split.json", {"data": dataset.source, **items})
     return metrics
+
+
+def runners_up(rows: Sequence[Row]) -> list[Row]:
+    """The trials that are shown beside the first one: the best of other configurations.
+
+    Args:
+        rows: ranked already.
+    """
+    best: dict[object, Row] = {}
+    for row in rows:
+        best.setdefault(row.configuration, row)
+    return list(best.values())[1:SHOWN]

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,18 +133,37 @@ class Export:
 
         warm.backbone(request.source)
 
-    def export(self, row: Row) -> dict[str, Any]:
-        """Write the model of a trial; see `trial.export`."""
+    def export(self, row: Row, others: Sequence[Row]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Write the model of a trial, and what shows how it and others work.
+
+        Returns:
+            The model's figures (see `trial.Exported`); and trial → why it cannot be shown.
+
+        Raises:
+            CheckpointError: the weights are not there.
+        """
         request, best = self._request, Record(self._request.folder).best
-        configuration = request.configuration(row.trial, dict(row.parameters))
-        if not request.uri:
-            return trial.export(configuration, best, row.best_epoch or 0)
-        _fetched(request, configuration)
         best.mkdir(parents=True, exist_ok=True)
-        tested = trial.export(configuration, best, row.best_epoch or 0)
-        shown = configuration.tensorboard.relative_to(request.folder) / "best"
-        Mirror(request.uri, request.folder).send(best.name, shown.as_posix())
-        return tested
+        configuration = self._configuration(row)
+        exported, unshown = trial.export(configuration, best, row.best_epoch or 0), {}
+        sent = [best.name]
+        for one in (row, *others):
+            try:
+                shown = configuration if one is row else self._configuration(one)
+                trial.show(shown, one.best_epoch or 0, exported, best if one is row else None)
+                sent.append((shown.tensorboard / "best").relative_to(request.folder).as_posix())
+            except Exception as error:  # noqa: BLE001 the model is there
+                traceback.print_exc()
+                unshown[one.trial] = cause(error)
+        if request.uri:
+            Mirror(request.uri, request.folder).send(*sent)
+        return exported.figures, unshown
+
+    def _configuration(self, row: Row) -> Configuration:
+        """Of a trial, whose checkpoints are there."""
+        configuration = self._request.configuration(row.trial, dict(row.parameters))
+        _fetched(self._request, configuration)
+        return configuration
 
 
 def prepare_process(cpus: float) -> None:

@@ -14,13 +14,18 @@ from typing import Any
 JSON = {"Content-Type": "application/json"}
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class TensorBoard:
     """A TensorBoard process on a directory, asked over HTTP."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         program = Path(sys.executable).with_name("tensorboard")
         options = ["--logdir", folder, "--port", str(self._port), "--host", "127.0.0.1", "--reload_interval", "1"]
         silent = subprocess.DEVNULL
@@ -67,3 +72,25 @@ def tensorboard(folder: Path) -> Iterator[TensorBoard]:
     finally:
         board.process.kill()
         board.process.wait()
+
+
+@contextmanager
+def optuna_dashboard(journal: Path) -> Iterator[str]:
+    """The address of an optuna-dashboard on a journal; it may not listen yet."""
+    port, silent = free_port(), subprocess.DEVNULL
+    program = Path(sys.executable).with_name("optuna-dashboard")
+    command = [program, journal, "--port", str(port), "--host", "127.0.0.1"]
+    with subprocess.Popen(command, stdout=silent, stderr=silent) as process:
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+def answer(url: str) -> Any:
+    """The JSON that a server answers; `None` while there is none."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as found:
+            return json.loads(found.read())
+    except (urllib.error.URLError, OSError):
+        return None

@@ -1,6 +1,7 @@
 """What people look at, in a real browser: the report without a network, and TensorBoard's pages."""
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from boards import TensorBoard, tensorboard
-from searches import in_the_middle, long_space, run, running, wait_for
+from boards import TensorBoard, answer, optuna_dashboard, tensorboard
+from searches import PATIENCE_S, in_the_middle, long_space, run, running, wait_for
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -139,6 +140,52 @@ def test_hparams(browser: Any, board: TensorBoard) -> None:
         page.locator(".foreground path").nth(TRIALS - 1).wait_for(state="attached")  # those with every ticked column
 
 
+def test_a_search_that_runs_and_one_that_was_resumed(browser: Any, tmp_path: Path) -> None:
+    """Trials are missing while they run, or shown twice once they went on."""
+    folder = tmp_path / "results" / "live"
+    with tensorboard(folder / "tensorboard") as board:
+        wait_for(board.listens, board.process)
+        with running(tmp_path, "--space", long_space(tmp_path, trials=4, epochs=240), "--name", "live") as process:
+            wait_for(lambda: in_the_middle(folder), process)
+            wait_for(lambda: len(board.session_groups() or []) >= 3 or None, process)
+            demand_trials(browser, board, 3)
+            with optuna_dashboard(folder / "optuna.journal") as address:
+                demand_study(browser, address)
+            assert process.poll() is None, "the search was over before the pages were seen"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE_S) == 130
+        assert run(tmp_path, "--resume", "live").returncode == 0
+        wait_for(lambda: statuses(board) == {"STATUS_SUCCESS"} or None, board.process)
+        demand_trials(browser, board, 4)
+
+
+def demand_study(browser: Any, address: str) -> None:
+    """Check that optuna-dashboard shows the study, with trials that run and one that has ended."""
+    (summary,) = wait_for(lambda: answer(f"{address}/api/studies"))["study_summaries"]
+    trials = answer(f"{address}/api/studies/{summary['study_id']}?after=0")["trials"]
+    assert {"Running", "Complete"} <= {trial["state"] for trial in trials}
+    with opened(browser, DESKTOP) as (page, wrong):
+        page.goto(f"{address}/dashboard/studies/{summary['study_id']}/analytics")
+        page.get_by_text("Objective").first.wait_for()
+        assert wrong == []
+
+
+def statuses(board: TensorBoard) -> set[str]:
+    """How the trials stand, as the HParams page tells it."""
+    return {session["status"] for group in board.session_groups() or [] for session in group["sessions"]}
+
+
+def demand_trials(browser: Any, board: TensorBoard, count: int) -> None:
+    """Check that the HParams table has a row for each trial, and that Time Series draws their curves."""
+    with opened_tab(browser, board, "hparams") as page:
+        for number in range(count):
+            page.get_by_text(f"{number:04d}", exact=True).first.wait_for()
+            assert page.get_by_text(f"{number:04d}", exact=True).count() == 1
+    with opened_tab(browser, board, "timeseries") as page:
+        page.get_by_text("epoch_learning_rate", exact=True).first.wait_for()
+        page.locator("line-chart").first.wait_for()
+
+
 def test_time_series(browser: Any, board: TensorBoard) -> None:
     """Training and validation are not side by side, the rate is not shown, or nobody knows which trial a curve is."""
     with opened_tab(browser, board, "timeseries") as page:
@@ -153,7 +200,8 @@ def test_images(browser: Any, board: TensorBoard) -> None:
     """Where the model fails cannot be seen."""
     with opened_tab(browser, board, "images") as page:
         page.get_by_text("confusion matrix, test images").first.wait_for()
-        page.get_by_text("worst mistakes").first.wait_for()
+        page.get_by_text("confusion matrix, validation images").first.wait_for()
+        page.get_by_text("worst mistakes, test images").first.wait_for()
         image = page.locator("tf-image-loader img").first
         image.wait_for()
         assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
@@ -171,7 +219,9 @@ def test_projector(browser: Any, board: TensorBoard) -> None:
         inner = page.frame_locator("iframe").frame_locator("iframe")
         inner.locator(".numDataPoints", has_text="359").wait_for()
         asked = f"{board.address}/data/plugin/projector"
-        (run,) = page.request.get(f"{asked}/runs").json()
+        runs = page.request.get(f"{asked}/runs").json()
+        assert len(runs) == 3
+        run = runs[0]
         (shown,) = page.request.get(f"{asked}/info", params={"run": run}).json()["embeddings"]
         named = {"run": run, "name": shown["tensorName"]}
         assert run.endswith("/best")

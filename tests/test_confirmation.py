@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from searches import rows, run, running, wait_for
 
-from search import confirmation, record
+from search import confirmation, ranking, record, winner
 from search.confirmation import Confirmation
 from search.record import Record, Row
 from search.space import Budget, Float, Objective, Space
@@ -131,15 +131,23 @@ STEADY = [ended(6, 0.8, rate=0.3, seed=8), ended(7, 0.83, rate=0.3, seed=9)]
 
 def test_the_best_mean_wins() -> None:
     """The luckiest trial would."""
-    best = record.ranked([*SEARCHED, *LUCKY, *STEADY], "val_accuracy")
+    best = ranking.ranked([*SEARCHED, *LUCKY, *STEADY], "val_accuracy")
 
     assert [row.trial for row in best] == ["0007", "0002", "0006", "0001", "0005", "0004", "0000"]
-    assert record.ranked([*SEARCHED, *LUCKY, *STEADY], "val_loss")[0].trial == "0007"
+    assert ranking.ranked([*SEARCHED, *LUCKY, *STEADY], "val_loss")[0].trial == "0007"
+
+
+def test_what_is_shown_are_different_configurations() -> None:
+    """Three seeds of one configuration would be compared with each other."""
+    best = ranking.ranked([*SEARCHED, *LUCKY, *STEADY], "val_accuracy")
+
+    assert [row.trial for row in winner.runners_up(best)] == ["0001", "0000"]
+    assert winner.runners_up(best[:1]) == []
 
 
 def test_mean_spread_and_number() -> None:
     """The report would promise more than was measured."""
-    found = record.confirmed([*SEARCHED, *LUCKY], "val_accuracy")[SEARCHED[1].configuration]
+    found = ranking.confirmed([*SEARCHED, *LUCKY], "val_accuracy")[SEARCHED[1].configuration]
 
     assert found.mean == pytest.approx((0.9 + 0.6 + 0.7) / 3)
     assert found.spread == pytest.approx(0.1528, abs=1e-4)
@@ -149,7 +157,7 @@ def test_mean_spread_and_number() -> None:
 def test_a_seed_without_a_model_counts_against_a_configuration() -> None:
     """One that diverges with every other seed would win."""
     diverged = ended(5, 0.99, record.DIVERGED, rate=0.2, seed=9)
-    best = record.ranked([*SEARCHED, LUCKY[0], diverged, *STEADY], "val_accuracy")
+    best = ranking.ranked([*SEARCHED, LUCKY[0], diverged, *STEADY], "val_accuracy")
 
     assert best[0].parameters["learning_rate"] == 0.3
 
@@ -157,10 +165,10 @@ def test_a_seed_without_a_model_counts_against_a_configuration() -> None:
 def test_a_seed_that_was_cut_off_does_not_count() -> None:
     """When the time is up, a configuration would lose for what nobody has seen."""
     cut_off = Row("0005", parameters(0.2, seed=9), record.STOPPED, "time budget used up")
-    found = record.confirmed([*SEARCHED, LUCKY[0], cut_off], "val_accuracy")[SEARCHED[1].configuration]
+    found = ranking.confirmed([*SEARCHED, LUCKY[0], cut_off], "val_accuracy")[SEARCHED[1].configuration]
 
     assert found.seeds == 2
-    assert record.confirmed([*SEARCHED, cut_off], "val_accuracy") == {}
+    assert ranking.confirmed([*SEARCHED, cut_off], "val_accuracy") == {}
 
 
 @pytest.mark.slow
@@ -184,7 +192,7 @@ def test_a_search_that_confirms(tmp_path: Path) -> None:
     assert {row["state"] for row in confirming} == {"completed"}
     assert "mean of seeds" in done.stdout
     record_of = record.read(search)
-    best = record.ranked(record_of.rows.values(), "val_accuracy")[0]
+    best = ranking.ranked(record_of.rows.values(), "val_accuracy")[0]
     assert f"test accuracy of trial {best.trial}" in done.stdout
-    means = record.confirmed(record_of.rows.values(), "val_accuracy")
+    means = ranking.confirmed(record_of.rows.values(), "val_accuracy")
     assert max(means.values(), key=lambda one: one.mean) == means[best.configuration]

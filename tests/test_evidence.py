@@ -132,16 +132,17 @@ def test_tensorboard_reads_what_is_written(tmp_path: Path, model: Any, pixels: A
     monkeypatch.setattr(evidence, "images", lambda *_: pixels.__getitem__)
     tested = answers([0.2, 0.9], [0, 0])
     shown = evidence.answers(evidence.answering(model), pixels.__getitem__, place.labels["val"], 2)
-    evidence.write(place, model, network, tested, shown, folder=tmp_path, run=tmp_path / "run")
+    evidence.write_tested(place, model, tested, folder=tmp_path, run=tmp_path / "run")
+    evidence.write(place, model, network, shown, tmp_path / "run")
     read = EventAccumulator(str(tmp_path / "run"))
     read.Reload()
 
     assert json.loads((tmp_path / "mistakes.json").read_text()) == [
-        {"image": "b.png", "picture": "00.png", "true": "dark", "predicted": "light", "confidence": 0.9}
+        {"image": "b.png", "picture": "01.png", "true": "dark", "predicted": "light", "confidence": 0.9}
     ]
-    assert size(tmp_path / "mistakes" / "00.png") == (2 * evidence.PICTURE, evidence.PICTURE)
+    assert size(tmp_path / "mistakes" / "01.png") == (2 * evidence.PICTURE, evidence.PICTURE)
     kept = set(read.Tags()["tensors"])
-    assert {"confusion matrix, test images", "worst mistakes/01: dark taken for light (90%)"} <= kept
+    assert {"confusion matrix, test images", "worst mistakes, test images/01: dark taken for light (90%)"} <= kept
     assert len([tag for tag in kept if tag.startswith("weights/")]) == len(model.trainable_variables)
     with (tmp_path / "run" / "labels.tsv").open(newline="") as file:
         head, *lines = csv.reader(file, "excel-tab")

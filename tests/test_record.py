@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from search import record
+from search import ranking, record
 from search.errors import RequestError, StorageError
 from search.record import Record, Row
 
@@ -347,7 +347,7 @@ def test_the_winner_is_the_best_of_those_that_can_win() -> None:
     ]
     unstarted = Row("0020", ADAM, record.STOPPED, "time budget used up")
 
-    assert record.ranked([*losers, ROWS[1], unstarted, ROWS[0]], "val_accuracy") == [ROWS[0], ROWS[1]]
+    assert ranking.ranked([*losers, ROWS[1], unstarted, ROWS[0]], "val_accuracy") == [ROWS[0], ROWS[1]]
 
 
 def test_the_objective_decides_then_the_other_metric_then_the_number() -> None:
@@ -358,5 +358,5 @@ def test_the_objective_decides_then_the_other_metric_then_the_number() -> None:
         for trial, (accuracy, loss) in reversed(figures.items())
     ]
 
-    assert [row.trial for row in record.ranked(rows, "val_accuracy")] == ["0001", "0002", "0003", "0000", "0004"]
-    assert [row.trial for row in record.ranked(rows, "val_loss")] == ["0002", "0003", "0000", "0001", "0004"]
+    assert [row.trial for row in ranking.ranked(rows, "val_accuracy")] == ["0001", "0002", "0003", "0000", "0004"]
+    assert [row.trial for row in ranking.ranked(rows, "val_loss")] == ["0002", "0003", "0000", "0001", "0004"]

@@ -1,6 +1,7 @@
 """Whole searches by the real command: a real local Ray, a real TensorBoard over HTTP, real processes killed."""
 
 import contextlib
+import csv
 import json
 import os
 import pty
@@ -138,6 +139,20 @@ def test_the_winner(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
     assert metrics["test_accuracy"] == np.trace(confusion) / confusion.sum()
     assert confusion.sum() == len(split["test"])
     assert not set(split["train"]) & set(split["test"])
+
+
+def test_the_best_trials_are_shown(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
+    """Pictures are those of other trials, or of the winner's weights under another's name."""
+    best = sorted(rows(finished[0]), key=lambda row: (-float(row["val_accuracy"]), float(row["val_loss"])))
+    shown = {path.parents[1].name: path for path in (finished[0] / "tensorboard").glob("*/best/labels.tsv")}
+
+    assert {name[:4] for name in shown} == {row["trial"] for row in best[:3]}
+    assert len({row["val_accuracy"] for row in best[:3]}) > 1, "they cannot be told apart"
+    for name, path in shown.items():
+        with path.open(newline="") as file:
+            answers = [line["correct"] for line in csv.DictReader(file, dialect="excel-tab")]
+        (accuracy,) = [float(row["val_accuracy"]) for row in best if row["trial"] == name[:4]]
+        assert answers.count("yes") / len(answers) == pytest.approx(accuracy)
 
 
 def test_what_the_user_sees(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:

@@ -257,13 +257,14 @@ def tiny(trials: Trials, toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> 
     best, folder = whole.reports[-1]["best_epoch"], tmp_path_factory.mktemp("best")
     state = whole.configuration.folder / "states" / f"{best + 1}.npz"
     resumed = trials.run("resumed", resume=state, epochs=whole.configuration.epochs)
-    figures = trial.export(whole.configuration, folder, best)
+    exported = trial.export(whole.configuration, folder, best)
+    trial.show(whole.configuration, best, exported, folder)
     files = {split: [str(toy.folder / item) for item in toy.dataset.items[split]] for split in ("val", "test")}
     (folder / "asked.json").write_text(json.dumps({"model": str(folder / "model.keras"), "files": files}))
     command = [sys.executable, "-I", "-c", ELSEWHERE, "asked.json", "answer.json"]
     with (folder / "errors").open("wb") as errors:
         elsewhere = subprocess.Popen(command, cwd=folder, stderr=errors)  # while other tests run
-        yield Tiny(whole, resumed, figures, folder, elsewhere)
+        yield Tiny(whole, resumed, exported.figures, folder, elsewhere)
         elsewhere.kill()
         elsewhere.wait()
 
