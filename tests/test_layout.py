@@ -37,6 +37,7 @@ ORDER = (
     "trial",
     "evidence",
     "tensorboard",
+    "ranking",
     "record",
     "history",
     "mirror",
