@@ -45,11 +45,7 @@ class TensorBoard:
         """The answer of the HParams page's server; `None` while it gives none."""
         url = f"{self.address}/data/plugin/hparams/{path}"
         request = urllib.request.Request(url, json.dumps({"experimentName": "", **body}).encode(), JSON)
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return json.loads(answer.read())
-        except (urllib.error.URLError, OSError):
-            return None
+        return answer(request)
 
     def session_groups(self) -> list[dict[str, Any]] | None:
         """One for each trial."""
@@ -59,8 +55,8 @@ class TensorBoard:
             "allowedStatuses": [f"STATUS_{name}" for name in ("UNKNOWN", "SUCCESS", "FAILURE", "RUNNING")],
             "colParams": [{"metric": info["name"]} for info in experiment["metricInfos"]],
         }
-        answer = self.ask("session_groups", **asked, startIndex=0, sliceSize=1000)
-        return answer and answer["sessionGroups"]
+        found = self.ask("session_groups", **asked, startIndex=0, sliceSize=1000)
+        return found and found["sessionGroups"]
 
 
 @contextmanager
@@ -87,10 +83,10 @@ def optuna_dashboard(journal: Path) -> Iterator[str]:
             process.kill()
 
 
-def answer(url: str) -> Any:
+def answer(asked: str | urllib.request.Request) -> Any:
     """The JSON that a server answers; `None` while there is none."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as found:
+        with urllib.request.urlopen(asked, timeout=10) as found:
             return json.loads(found.read())
     except (urllib.error.URLError, OSError):
         return None
