@@ -65,20 +65,20 @@ def opened(browser: Any, size: tuple[int, int], offline: bool = False) -> Iterat
     context.close()
 
 
-def demand_report(browser: Any, path: Path, size: tuple[int, int], charts: int) -> None:
-    """Check that every chart of a page is there, and drawn, and that nothing is wider than the page."""
+def charts_of_report(browser: Any, path: Path, size: tuple[int, int]) -> int:
+    """How many charts a page has; check that each is drawn, and that nothing is wider than the page."""
     with opened(browser, size, offline=True) as (page, wrong):
         page.goto(path.as_uri())
         page.wait_for_function(
             "[...document.querySelectorAll('.plotly-graph-div')].every(c => c.querySelector('.main-svg'))"
         )
         drawn = page.locator(".plotly-graph-div").evaluate_all(DRAWN)
-        assert len(drawn) == charts
         assert [chart for chart in drawn if not (chart["marks"] and chart["titles"])] == []
         assert [chart for chart in drawn if not 200 < chart["width"] <= size[0]] == []
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
         assert page.locator("img").evaluate_all("images => images.filter(image => !image.naturalWidth).length") == 0
         assert wrong == []
+        return len(drawn)
 
 
 def report(search: Path, *others: str) -> Path:
@@ -95,7 +95,7 @@ def test_the_report_of_a_finished_search(finished: Path, browser: Any, size: tup
 
     assert path.stat().st_size < 10 << 20
     assert (finished / "best" / "mistakes.json").exists()
-    demand_report(browser, path, size, charts=8)
+    assert charts_of_report(browser, path, size) == 8
 
 
 def test_the_report_of_a_running_search_and_a_comparison(finished: Path, browser: Any, tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ def test_the_report_of_a_running_search_and_a_comparison(finished: Path, browser
         wait_for(lambda: in_the_middle(search), process)
         path = report(search)
         both = report(finished, "long")
-    demand_report(browser, path, DESKTOP, charts=5)
-    demand_report(browser, both, DESKTOP, charts=1)
+    assert charts_of_report(browser, path, DESKTOP) >= 5, "the importance of parameters comes with more trials"
+    assert charts_of_report(browser, both, DESKTOP) == 1
 
 
 @pytest.fixture(scope="module")
