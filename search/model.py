@@ -126,6 +126,7 @@ def build(
 def thaw(fitted: Fitted, suffix: keras.Model) -> None:
     """Make the suffix trainable and nothing else; networks that share a backbone change each other's marks."""
     for layer in fitted.layers:
+        layer.trainable = True  # Keras takes no mark twice, and would leave the layers inside as they are
         layer.trainable = False
     suffix.trainable = True
 

@@ -258,7 +258,7 @@ def tiny(trials: Trials, toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> 
     state = whole.configuration.folder / "states" / f"{best + 1}.npz"
     resumed = trials.run("resumed", resume=state, epochs=whole.configuration.epochs)
     exported = trial.export(whole.configuration, folder, best)
-    trial.show(whole.configuration, best, exported, folder)
+    trial.show_winner(whole.configuration, exported, folder)
     files = {split: [str(toy.folder / item) for item in toy.dataset.items[split]] for split in ("val", "test")}
     (folder / "asked.json").write_text(json.dumps({"model": str(folder / "model.keras"), "files": files}))
     command = [sys.executable, "-I", "-c", ELSEWHERE, "asked.json", "answer.json"]
@@ -462,6 +462,16 @@ def test_parameters_reach_the_optimizer(trials: Trials, optimizer: str, momentum
 
     for weight, old in zip(weights, before, strict=True):
         np.testing.assert_allclose(np.asarray(weight) - old, -(2 * rate + momentum * rate), rtol=1e-3)
+
+
+def test_what_is_frozen_stays_frozen_after_a_deeper_trial(trials: Trials) -> None:
+    """A process would train layers that the trial before had unfrozen, or end with an unknown variable."""
+    for depth in (0, 3, 0):
+        network, _ = untrained(trials, backbone=trials.small, **{**HEAD, "unfreeze_depth": depth})
+
+    assert [variable.path for variable in network.fitted.trainable_variables] == [
+        variable.path for variable in (network.head.kernel, network.head.bias)
+    ]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.25, 0.75])
@@ -726,7 +736,9 @@ def test_a_worker_goes_on_from_the_state_that_lies_there(
         asked.append(arguments)
         return replace(head.configuration, folder=tmp_path)
 
-    request = SimpleNamespace(address=None, uri="", cpus_per_trial=1, folder=Path(), configuration=configuration)
+    request = SimpleNamespace(
+        address=None, question=None, uri="", cpus_per_trial=1, folder=Path(), configuration=configuration
+    )
     monkeypatch.setattr(worker.tune, "report", reported.append)
     worker.run_trial({"trial": "0007", "dropout": 0.5}, request, math.inf, NEVER)
 
@@ -739,6 +751,7 @@ def test_a_worker_reports_what_went_wrong(worker: Any, trials: Trials, monkeypat
     configuration = trials.configuration("wrong", backbone=trials.small, **{**HEAD, "learning_rate": "high"})
     request = SimpleNamespace(
         address=None,
+        question=None,
         uri="",
         cpus_per_trial=1,
         folder=configuration.folder.parent,
@@ -762,6 +775,7 @@ def test_a_worker_does_not_blame_the_configuration_for_a_lost_storage(
     configuration = replace(configuration, folder=configuration.folder / "gone" / "0000")
     request = SimpleNamespace(
         address=None,
+        question=None,
         uri="",
         cpus_per_trial=1,
         folder=configuration.folder.parent,
@@ -779,6 +793,7 @@ def test_a_worker_lets_a_trial_end_before_it_ends_itself(
     configuration = trials.configuration("ray", backbone=trials.small, epochs=5, rungs=(2, 5), **HEAD)
     request = SimpleNamespace(
         address=None,
+        question=None,
         uri="",
         cpus_per_trial=1,
         folder=Path(),
