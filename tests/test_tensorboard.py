@@ -46,7 +46,7 @@ def ask(folder: Path, what: str, **body: Any) -> Any:
 
 
 def sessions(folder: Path) -> dict[str, dict[str, Any]]:
-    """Trial → the one row that the page shows for it."""
+    """Trial, with the search's folder where there are several → the one row that the page shows for it."""
     answer = ask(
         folder,
         "/session_groups",
@@ -55,7 +55,7 @@ def sessions(folder: Path) -> dict[str, dict[str, Any]]:
         startIndex=0,
         sliceSize=100,
     )
-    found = {group["name"]: group for group in answer["sessionGroups"]}
+    found = {group["name"].partition("_")[0]: group for group in answer["sessionGroups"]}
     assert answer["totalSize"] == len(found)
     assert all(len(group["sessions"]) == 1 for group in found.values()), "a trial has several rows"
     return found
@@ -192,6 +192,19 @@ def test_a_trial_that_goes_on_after_a_resume_is_still_one_row(tmp_path: Path) ->
     assert row["hparams"] == SGD
     assert row["sessions"][0]["status"] == "STATUS_SUCCESS"
     assert metrics(row)["", "best/val_accuracy"] == 0.75
+
+
+def test_searches_side_by_side(tmp_path: Path) -> None:
+    """Trials of one number are one row, with the mean of what different searches found."""
+    for name, accuracy in (("first", 0.5), ("second", 0.75)):
+        directory = Directory(tmp_path / name / "tensorboard")
+        directory.declare(SPACE)
+        directory.start("0000", ADAM)
+        directory.best("0000", accuracy, 0.5, 1)
+        directory.end("0000", succeeded=True)
+    found = {row: metrics(group)["", "best/val_accuracy"] for row, group in sessions(tmp_path).items()}
+
+    assert found == {"first/tensorboard/0000": 0.5, "second/tensorboard/0000": 0.75}
 
 
 def test_an_unresolved_depth_has_no_column(tmp_path: Path) -> None:
