@@ -23,6 +23,7 @@ from search.errors import CheckpointError, RequestError, StorageError
 from search.lock import BEAT_EVERY_S, SILENT_AFTER_S
 
 SEND_EVERY_S = 2.0
+SETTLED_AFTER_S = 2.0  # longer than anybody takes between looking for a lock and writing one
 RECORD = ("search.json", "search.json.previous", "history.jsonl", "trials.csv")
 TRIALS, LOCK = "trials", "lock"
 
@@ -108,6 +109,7 @@ class Mirror:
         self._sending = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._live, daemon=True, name="mirror")
+        self._me = {"host": socket.gethostname(), "process": os.getpid(), "id": str(uuid.uuid4())}
         self.fault: OSError | None = None
 
     def __enter__(self) -> Self:
@@ -119,8 +121,9 @@ class Mirror:
         self._over.set()
         self._thread.join()
         try:
-            self.send()
-            self.remove(LOCK)
+            if self._holder() == self._me:
+                self.send()
+                self.remove(LOCK)
         except OSError as lost:
             if kind is None:
                 raise StorageError(f"{self.uri} cannot be written: {lost}") from lost
@@ -253,6 +256,8 @@ class Mirror:
             try:
                 self.send()
                 if time.monotonic() - beat_at >= BEAT_EVERY_S:
+                    if self._holder() != self._me:  # this one was silent for long
+                        raise OSError("another process has taken the search")
                     self._beat()
                     beat_at = time.monotonic()
             except OSError as error:
@@ -262,14 +267,19 @@ class Mirror:
     def _take(self) -> None:
         """Take the search's lock.
 
+        Of several that begin at once, the last one to write has it: all look again when each has written.
+
         Raises:
             RequestError: a process of another machine writes it.
         """
         holder = self._holder()
-        if holder and holder["host"] != socket.gethostname() and self._age() < SILENT_AFTER_S:
+        if not holder or holder["host"] == self._me["host"] or self._age() >= SILENT_AFTER_S:
+            self._beat()
+            time.sleep(SETTLED_AFTER_S)
+            holder = self._holder()
+        if holder != self._me:
             who = f"process {holder['process']} on {holder['host']}"
             raise RequestError([f"{self.uri} is in use by {who}, where its search runs; wait for it, or end it"])
-        self._beat()
 
     def _holder(self) -> dict[str, Any]:
         try:
@@ -286,7 +296,7 @@ class Mirror:
         return float(now.mtime_ns - then.mtime_ns) / 1e9
 
     def _beat(self) -> None:
-        self.write(LOCK, json.dumps({"host": socket.gethostname(), "process": os.getpid()}).encode())
+        self.write(LOCK, json.dumps(self._me).encode())
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -10,9 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -138,6 +140,46 @@ def test_one_machine_alone_writes_a_search(service: Service, tmp_path: Path, mon
         monkeypatch.setattr(mirror, "SILENT_AFTER_S", -1.0)
         with Mirror(uri, tmp_path / "there"):
             pass
+
+
+def test_machines_that_begin_at_once(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both find no lock, and both take it."""
+    monkeypatch.setattr(mirror.socket, "gethostname", lambda: threading.current_thread().name)
+    at_once, over = threading.Barrier(3), threading.Barrier(3)
+
+    def begin(name: str) -> bool:
+        (tmp_path / name).mkdir()
+        machine = Mirror(joined(service.storage, "raced"), tmp_path / name)
+        at_once.wait()
+        try:
+            with machine:
+                over.wait()
+                return True
+        except RequestError:
+            over.wait()
+            return False
+
+    with ThreadPoolExecutor(3) as threads:
+        assert sorted(threads.map(begin, ("one", "two", "three"))) == [False, False, True]
+
+
+def test_a_machine_that_slept_writes_no_more(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A laptop that wakes up writes a search that another machine goes on with."""
+    uri = joined(service.storage, "slept")
+    for name in ("asleep", "awake"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(mirror, "BEAT_EVERY_S", 0.0)
+    with Mirror(uri, tmp_path / "asleep") as asleep:
+        awake = Mirror(uri, tmp_path / "awake")
+        awake.write("lock", json.dumps({"host": "awake", "process": 1, "id": "another"}).encode())
+        until = time.monotonic() + PATIENCE_S
+        while not asleep.fault:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        (tmp_path / "asleep" / "late").write_text("too late")
+
+    assert "another process has taken the search" in str(asleep.fault)
+    assert service.names("slept") == ["lock"]
 
 
 def test_storage_that_cannot_be_written(service: Service, tmp_path: Path) -> None:
