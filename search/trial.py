@@ -138,12 +138,14 @@ class Exported:
     Args:
         figures: `test_accuracy`, `test_loss` and `confusion_matrix` (rows: true class, columns: predicted), of the file
             as plain Keras loads it; `model_bytes`, and `latency_ms`: what one image takes, on `latency_on`.
+        network: the trial's, with the same weights.
         model: as plain Keras loads it.
         answering: the same, giving more; see `evidence.answering`.
         tested: what it says of the test images.
     """
 
     figures: dict[str, Any]
+    network: "Network"
     model: "keras.Model"
     answering: "keras.Model"
     tested: "Answers"
@@ -163,7 +165,8 @@ def export(configuration: Configuration, folder: Path, epoch: int) -> Exported:
     from search import evidence, machine
 
     path = folder / "model.keras"
-    _best(configuration, epoch)[1].save(path)
+    network, whole = _best(configuration, epoch)
+    whole.save(path)
     model = keras.models.load_model(path)
     answering, read = evidence.answering(model), features.images(configuration.place, "test", 0)
     size, labels = configuration.number("batch_size"), configuration.place.labels["test"]
@@ -176,27 +179,37 @@ def export(configuration: Configuration, folder: Path, epoch: int) -> Exported:
         "latency_ms": _latency_ms(lambda: answering.predict_on_batch(read(slice(0, 1)))),
         "latency_on": "GPU" if machine.gpu_memory() else "CPU",
     }
-    return Exported(figures, model, answering, tested)
+    return Exported(figures, network, model, answering, tested)
 
 
-def show(configuration: Configuration, epoch: int, exported: Exported, folder: Path | None = None) -> None:
-    """Write what shows how one of the best trials works, into its run `best`; see `evidence`.
+def show_winner(configuration: Configuration, exported: Exported, folder: Path) -> None:
+    """Write what shows how the winner works: into its run `best`, and into its folder; see `evidence`."""
+    from search import evidence
+
+    place, run = configuration.place, configuration.tensorboard / "best"
+    evidence.write_tested(place, exported.model, exported.tested, folder=folder, run=run)
+    _show(configuration, exported.network, exported)
+
+
+def show(configuration: Configuration, epoch: int, exported: Exported) -> None:
+    """Write what shows how another of the best trials works, into its run `best`; see `evidence`.
 
     Args:
         epoch: as of `export`.
         exported: the winner; its model gets this trial's weights.
-        folder: of the winner, if it is the one.
 
     Raises:
         CheckpointError: as of `export`.
     """
+    network, whole = _best(configuration, epoch)
+    exported.model.set_weights(whole.get_weights())
+    _show(configuration, network, exported)
+
+
+def _show(configuration: Configuration, network: "Network", exported: Exported) -> None:
     from search import evidence
 
     place, run = configuration.place, configuration.tensorboard / "best"
-    network, whole = _best(configuration, epoch)
-    exported.model.set_weights(whole.get_weights())
-    if folder:
-        evidence.write_tested(place, exported.model, exported.tested, folder=folder, run=run)
     labels, read = place.labels["val"][: evidence.PROJECTED], features.images(place, "val", 0)
     shown = evidence.answers(exported.answering, read, labels, configuration.number("batch_size"))
     evidence.write(place, exported.model, network, shown, run)
