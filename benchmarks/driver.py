@@ -72,6 +72,7 @@ def measure(kind: str, sampler: str, trials: int, slots: int) -> dict[str, Any]:
                 scheduler=Asha(asked.space.budget, asked.space.objective, record),
                 ask_to_pause=_nothing,
                 trials_left=_nothing,
+                places=lambda: slots,
             )
             tune._fit(asked, record, recorder, worker.Pause())
             done = len(record.ended)

@@ -22,6 +22,8 @@ TOKEN = Path("~/.ray/auth_token")
 PREFIX = b"finetune-search/search/"
 SECONDS_BETWEEN_LOOKS, SILENT_AFTER_S = 2.0, 30.0
 
+unfit: set[str] = set()  # the nodes that cannot run trials of this process's search
+
 
 class Cluster:
     """The cluster a search runs on: the one at an address, or an own local one that ends with the context.
@@ -107,7 +109,13 @@ def slots(request: Request) -> int:
     """How many trials the cluster has room for now."""
     import ray
 
-    return max(1, sum(room(node["Resources"], request) for node in ray.nodes() if node["Alive"]))
+    fit = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in unfit]
+    return sum(room(node["Resources"], request) for node in fit)
+
+
+def elsewhere() -> dict[str, str]:
+    """Ray's label selector of the nodes that are not unfit."""
+    return {"ray.io/node-id": f"!in({','.join(sorted(unfit))})"} if unfit else {}
 
 
 def room(resources: Mapping[str, float], request: Request) -> int:
@@ -151,7 +159,7 @@ class Share:
         if time.monotonic() - self._looked_at >= SECONDS_BETWEEN_LOOKS:
             there = slots(self._request)
             even = math.ceil(there / self._searches()) if self._request.address else there
-            self._trials = min(self._request.max_concurrent or even, even)
+            self._trials = max(1, min(self._request.max_concurrent or even, even))
             self._looked_at = time.monotonic()
         return self._trials
 

@@ -6,6 +6,7 @@ SearchError
 │  ├─ DataError          the images
 │  └─ BackboneError      the pretrained network or its weights
 ├─ StorageError        the search's folder cannot be written or is not what it should be        → exit status 1
+├─ NodeError           a node of a cluster cannot run trials; they go on on others
 ├─ CheckpointError     a trial's saved state exists but cannot be read                           → the trial fails
 └─ NoUsableTrialError  no trial of the search gave a model                                       → exit status 1
 Anything else is a bug: it ends the search with its traceback.
@@ -57,6 +58,23 @@ class BackboneError(RequestError):
 
 class StorageError(SearchError):
     """The search's folder cannot be written, or is not what it should be."""
+
+
+class NodeError(SearchError):
+    """A node of a cluster cannot run trials.
+
+    Args:
+        node: its id.
+        name: its host name and address.
+        faults: why not.
+    """
+
+    def __init__(self, node: str, name: str, faults: Sequence[str]) -> None:
+        self.node, self.name, self.faults = node, name, list(faults)
+        super().__init__(f"{name}: {'; '.join(faults)}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, list[str]]]:
+        return type(self), (self.node, self.name, self.faults)
 
 
 class CheckpointError(SearchError):

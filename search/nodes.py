@@ -1,11 +1,13 @@
 """Every node of a cluster is asked, before the first trial, whether trials can run there as they can here.
 
-A node is asked by a Ray task of its own; what it says is compared with what this machine says.
+A node is asked by a Ray task of its own; what it says is compared with what this machine says. One that joins later is
+asked by the first trial that begins there.
 """
 
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,7 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,54 +24,27 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search import data, machine, mirror
 from search.cluster import room
-from search.errors import RequestError, SearchError
+from search.errors import NodeError, RequestError, SearchError
 from search.mirror import Mirror
-from search.request import Request
+from search.record import Record
+from search.request import Question, Request
 
 PATIENCE_S = 120.0
 MARK = "mark"
 NFS_PATIENCE_S = 15.0  # a shared folder may show a new file late
+SILENT = ("gave no answer", "cannot run this project's code")
+
+_fit: set[str] = set()
 
 
-@dataclass(frozen=True)
-class Question:
-    """What a node is asked.
-
-    Args:
-        mark: a file in the storage that holds its own name.
-        uri: of the folder that holds the mark, in object storage; empty where the storage is a folder.
-        source: of the images; `seed`, `max_bad_files` and `fingerprint` as this machine found them.
-        files: path → SHA-256 in hex of the files of backbone and weights.
-        cache: the node's.
-        bytes: that images and features take there.
-        gpus: whether trials need any.
-    """
-
-    mark: Path
-    uri: str
-    source: str
-    seed: int
-    max_bad_files: float
-    fingerprint: str
-    files: Mapping[str, str]
-    cache: Path
-    bytes: int
-    gpus: bool
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a node says: its versions, and what is wrong there."""
-
-    versions: Mapping[str, str]
-    faults: list[str]
-
-
-def demand_ready(request: Request) -> None:
+def demand_ready(request: Request) -> Question:
     """Check that every node of the cluster that has room for a trial can run one.
 
     Args:
         request: complete.
+
+    Returns:
+        What they were asked; see `later`.
 
     Raises:
         RequestError: names every fault of every node.
@@ -81,31 +56,67 @@ def demand_ready(request: Request) -> None:
         wanted = f"a trial wants {request.cpus_per_trial:g} CPUs and {request.gpus_per_trial:g} GPUs"
         raise RequestError([f"{wanted}, and no node has room for it: {'; '.join(has)}"])
     with _mark(request) as (mark, uri):
-        answers = _ask(list(asked), _question(request, mark, uri))
+        question = _question(request, mark, uri)
+        answers = _ask(list(asked), question)
         faults = []
-        for node, answer in answers.items():
-            name = _name(nodes[node])
-            wrong = [*answer.faults, *differences(answer.versions)]
-            written = answer.versions and not any(fault.startswith("storage ") for fault in wrong)
+        for node, wrong in answers.items():
+            written = not any(fault.startswith(("storage ", *SILENT)) for fault in wrong)
             if written and not _seen(mark.with_name(node), uri):
                 wrong.append(f"storage {request.storage} is one of its own there, not the one that is shared")
-            faults += [f"{name}: {fault}" for fault in wrong]
+            faults += [f"{_name(nodes[node])}: {fault}" for fault in wrong]
     if faults:
         raise RequestError(faults, "the cluster")
+    return replace(question, fit=frozenset(asked))
 
 
-def differences(there: Mapping[str, str]) -> list[str]:
-    """What has another version on a node than here."""
-    here = machine.versions()
+def later(question: Question, request: Request) -> Question:
+    """What a node is asked that joins once the search runs: its mark stays in the search's folder."""
+    folder = Record(request.folder).ray
+    if request.uri:
+        uri = mirror.joined(request.uri, folder.name)
+        Mirror(uri, Path()).write(MARK, MARK.encode())
+        return replace(question, mark=folder / MARK, uri=uri)
+    folder.mkdir(exist_ok=True)
+    (folder / MARK).write_text(MARK, "utf-8")
+    return replace(question, mark=folder / MARK)
+
+
+def demand_fit(question: Question) -> None:
+    """Check that the node that this process runs on can run trials; once in a process, and not where it was asked.
+
+    Raises:
+        NodeError: names every fault.
+    """
+    node = ray.get_runtime_context().get_node_id()
+    if node in question.fit or node in _fit:
+        return
+    (about,) = [about for about in ray.nodes() if about["NodeID"] == node]
+    if faults := look(question, node, about["Resources"].get("GPU", 0)):
+        raise NodeError(node, this_node(), faults)
+    _fit.add(node)
+
+
+def this_node() -> str:
+    """The name of the node that this process runs on."""
+    return f"{socket.gethostname()} ({ray.util.get_node_ip_address()})"
+
+
+def differences(here: Mapping[str, str]) -> list[str]:
+    """What has another version on this node than on the machine that asks.
+
+    Args:
+        here: the versions there.
+    """
+    there = machine.versions()
     return [
         f"{package} is {there.get(package) or 'not installed'} there, {version} here; install the same on both"
         for package, version in here.items()
-        if there and there.get(package) != version
+        if there.get(package) != version
     ]
 
 
-def look(question: Question, node: str, gpus: float) -> Answer:
-    """Look around on a node.
+def look(question: Question, node: str, gpus: float) -> list[str]:
+    """Look around on a node; return what is wrong there.
 
     Args:
         node: its id.
@@ -117,7 +128,7 @@ def look(question: Question, node: str, gpus: float) -> Answer:
         faults.append(
             f"Ray has {gpus:g} GPUs there, TensorFlow sees {seen}; check the driver, and tensorflow[and-cuda]"
         )
-    return Answer(machine.versions(), faults)
+    return faults + differences(question.versions)
 
 
 def tensorflow_gpus() -> int:
@@ -238,11 +249,12 @@ def _question(request: Request, mark: Path, uri: str) -> Question:
         cache=request.cache,
         bytes=images + sum(place.bytes(cut) for cut in request.cuts),
         gpus=request.gpus_per_trial > 0,
+        versions=machine.versions(),
     )
 
 
-def _ask(nodes: list[str], question: Question) -> dict[str, Answer]:
-    """What each node answers; one that cannot is said to."""
+def _ask(nodes: list[str], question: Question) -> dict[str, list[str]]:
+    """What is wrong on each node; that it cannot answer may be."""
     task = ray.remote(num_cpus=0, max_retries=0)(look)
     gpus = {node["NodeID"]: node["Resources"].get("GPU", 0) for node in ray.nodes()}
     asked = {
@@ -255,12 +267,12 @@ def _ask(nodes: list[str], question: Question) -> dict[str, Answer]:
     answers = {}
     for reference, node in asked.items():
         if reference not in done:
-            answers[node] = Answer({}, [f"gave no answer within {PATIENCE_S:g} s"])
+            answers[node] = [f"{SILENT[0]} within {PATIENCE_S:g} s"]
             continue
         try:
             answers[node] = ray.get(reference)
         except ray.exceptions.RayError as error:
-            answers[node] = Answer({}, [f"cannot run this project's code: {str(error).strip().splitlines()[-1]}"])
+            answers[node] = [f"{SILENT[1]}: {str(error).strip().splitlines()[-1]}"]
     return answers
 
 

@@ -12,9 +12,10 @@ from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
+from search import cluster, machine, mirror
 from search.confirmation import Confirmation
 from search.console import Display
-from search.errors import StorageError, cause
+from search.errors import NodeError, StorageError, cause
 from search.ranking import ranked
 from search.record import COMPLETED, FAILED, RUNNING, STOPPED, Record, Row
 from search.scheduler import Asha
@@ -46,6 +47,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     Args:
         ask_to_pause: has every trial saved and ended after its epoch.
         trials_left: is told how many trials have not ended.
+        places: gives how many trials there is room for.
 
     Attributes:
         bug: the traceback of what the first trials all failed for.
@@ -63,11 +65,12 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         scheduler: Asha,
         ask_to_pause: Callable[[], None],
         trials_left: Callable[[int], None],
+        places: Callable[[], int],
     ) -> None:
         self._record, self._space, self._display = record, space, display
         self._directory = Directory(record.tensorboard)
         self.searcher, self.scheduler = searcher, scheduler
-        self._ask_to_pause, self._trials_left = ask_to_pause, trials_left
+        self._ask_to_pause, self._trials_left, self._places = ask_to_pause, trials_left, places
         self._running: set[str] = set()
         self._before, self._began = record.seconds, time.monotonic()
         self._sign_at = self._began
@@ -178,21 +181,35 @@ class Recorder(tune.Callback):  # type: ignore[misc]
                 self.searcher.close()
 
     def _error(self, trial: Trial) -> BaseException:
-        """What ended a trial's process, from Ray's own folder on this machine; that the storage is lost is noted."""
+        """What ended a trial's process, from Ray's own folder on this machine; lost nodes and storage are noted."""
         if not trial.pickled_error_file:
             return RuntimeError(Path(trial.error_file).read_text("utf-8").strip().splitlines()[-1])
         error: BaseException = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
         origin = getattr(error, "cause", None)
+        if isinstance(origin, NodeError):
+            self._leave(origin)
         if isinstance(origin, StorageError):
             self.fault = self.fault or origin
         return error
+
+    def _leave(self, error: NodeError) -> None:
+        """Run no more trials on a node; end the search where it is not the node's fault, or no other is left."""
+        lost = self._record.mirror
+        if fault := mirror.fault(lost.storage) if lost else machine.unwritable(self._record.folder):
+            self.fault = self.fault or StorageError(f"{self._record.home}: {fault}")
+        elif error.node not in cluster.unfit:
+            cluster.unfit.add(error.node)
+            self._display.tell(f"no more trials run on {error}")
+        if not self._places():
+            self.fault = self.fault or StorageError(f"no node is left that trials can run on: {error}")
 
     def _died(self, number: str, error: BaseException) -> None:
         self._running.discard(number)
         if self.fault:
             return
         reason = cause(error)
-        self._deaths[number] += not getattr(error, "preempted", False)  # its node was taken away with notice
+        taken = getattr(error, "preempted", False)  # its node, with notice
+        self._deaths[number] += not (taken or isinstance(getattr(error, "cause", None), NodeError))
         if self._deaths[number] > self._space.max_failures:
             self._fail(number, reason, str(error))
             return

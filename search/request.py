@@ -31,6 +31,36 @@ LOCATED = ("data", "backbone", "weights")
 
 
 @dataclass(frozen=True)
+class Question:
+    """What a node of a cluster is asked, see `nodes`.
+
+    Args:
+        mark: a file in the storage that holds its own name.
+        uri: of the folder that holds the mark, in object storage; empty where the storage is a folder.
+        source: of the images; `seed`, `max_bad_files` and `fingerprint` as this machine found them.
+        files: path → SHA-256 in hex of the files of backbone and weights.
+        cache: the node's.
+        bytes: that images and features take there.
+        gpus: whether trials need any.
+        versions: those of this machine.
+        fit: the ids of the nodes that were found to be as they should be.
+    """
+
+    mark: Path
+    uri: str
+    source: str
+    seed: int
+    max_bad_files: float
+    fingerprint: str
+    files: Mapping[str, str]
+    cache: Path
+    bytes: int
+    gpus: bool
+    versions: Mapping[str, str]
+    fit: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Request:
     """A checked request; with `dataset` it is complete, and a search can start.
 
@@ -48,6 +78,7 @@ class Request:
         cuts: where features are kept.
         limit: bytes that all features of a node may take.
         trained: unfreeze depth → how many parameters a trial trains.
+        question: what nodes are asked that join the cluster later; `None` on an own local Ray.
     """
 
     space: space.Space
@@ -67,6 +98,7 @@ class Request:
     cuts: tuple[int, ...] = ()
     limit: int = 0
     trained: Mapping[int, int] = field(default_factory=dict)
+    question: Question | None = None
 
     @property
     def uri(self) -> str:

@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -99,7 +100,7 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
         asked = request.complete(asked, found, preparation, Steps(shown))
         if asked.address:
             cluster.wait()
-            _demand_nodes(asked)
+            asked = _demand_nodes(asked)
         about = plan.described(asked)
         if options.resume:
             record = resume.record(asked.folder, about)
@@ -131,10 +132,10 @@ def _mirror(asked: request.Request, stack: contextlib.ExitStack) -> Mirror | Non
     return stack.enter_context(Mirror(asked.uri, asked.folder)) if asked.uri else None
 
 
-def _demand_nodes(asked: request.Request) -> None:
+def _demand_nodes(asked: request.Request) -> request.Request:
     from search import nodes
 
-    nodes.demand_ready(asked)
+    return replace(asked, question=nodes.demand_ready(asked))
 
 
 def _origin(options: argparse.Namespace, given: list[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -18,9 +18,10 @@ import ray
 from ray import tune
 from ray.air.execution._internal.actor_manager import RayActorManager as ActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group
 
-from search import confirmation, winner, worker
-from search.cluster import Cluster, Share, slots
+from search import confirmation, nodes, winner, worker
+from search.cluster import Cluster, Share, elsewhere, slots
 from search.console import Display
 from search.errors import NoUsableTrialError, StorageError, cause
 from search.machine import storage_fault
@@ -67,6 +68,8 @@ def run(
         NoUsableTrialError: no trial gave a model.
         RepeatedFailureError: the first trials all failed for one cause.
     """
+    if request.question:
+        request = replace(request, question=nodes.later(request.question, request))
     if not resume:
         Directory(record.tensorboard).declare(request.space)
     try:
@@ -171,6 +174,7 @@ def _following(
         scheduler=Asha(space.budget, space.objective, record, searcher.too_many),
         ask_to_pause=pause.ask,
         trials_left=exporter.trials_left,
+        places=functools.partial(slots, request),
     )
 
 
@@ -226,6 +230,14 @@ def _fit(request: Request, record: Record, recorder: Recorder, pause: worker.Pau
             _tuner(request, recorder, pause, folder=Path(folder), trials=trials, seconds=seconds).fit()
 
 
+class Places(tune.PlacementGroupFactory):  # type: ignore[misc]
+    """Where trials run: on the nodes that are not known to be unfit when a place is asked for."""
+
+    def to_placement_group(self) -> PlacementGroup:
+        """Ask Ray for a place."""
+        return placement_group(self.bundles, self.strategy, bundle_label_selector=[elsewhere()] * len(self.bundles))
+
+
 class _Interruption:
     """Ctrl-C and SIGTERM, once: the running trials are saved after their epoch, then `fit` ends; twice: at once."""
 
@@ -259,11 +271,11 @@ def _tuner(
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(sys.maxsize)
     ActorManager._actor_task_failed = _died
-    resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
+    places = Places([{"CPU": request.cpus_per_trial, "GPU": request.gpus_per_trial}])
     deadline = time.time() + (math.inf if seconds is None else seconds)
     run = functools.partial(worker.run_trial, request=ray.put(request), deadline=deadline, pause=pause)
     return tune.Tuner(
-        tune.with_resources(run, resources),
+        tune.with_resources(run, places),
         tune_config=tune.TuneConfig(
             search_alg=recorder.searcher,
             scheduler=recorder.scheduler,

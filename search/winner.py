@@ -6,6 +6,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from search.cluster import elsewhere
 from search.console import Display
 from search.data import SPLITS
 from search.errors import CheckpointError, NoUsableTrialError
@@ -52,7 +53,7 @@ class Exporter:
                 return exported
 
     def _start(self, resources: dict[str, float]) -> None:
-        self._process = ray.remote(**resources)(Export).remote(self._request)
+        self._process = ray.remote(**resources, label_selector=elsewhere())(Export).remote(self._request)
 
 
 def export_best(

@@ -16,9 +16,9 @@ import ray
 from ray import tune
 from ray.experimental import internal_kv
 
-from search import trial
+from search import nodes, trial
 from search.data import silent
-from search.errors import StorageError, cause
+from search.errors import NodeError, StorageError, cause
 from search.machine import importing_keras, storage_fault
 from search.mirror import Mirror
 from search.record import Record, Row
@@ -53,10 +53,21 @@ class Pause:
 def run_trial(config: dict[str, Any], request: Any, deadline: float, pause: Pause) -> None:
     """Run one trial in a Ray worker, from its last checkpoint if there is one.
 
-    An error is reported, as `failure` and `traceback`: it would come again. One that the storage has is raised, and so
-    is the death of this process: Ray then starts the trial again.
+    An error is reported, as `failure` and `traceback`: it would come again. One that the storage or the node has is
+    raised, and so is the death of this process: Ray then starts the trial again.
     """
     asked: Request = ray.get(request)
+    if asked.question:
+        nodes.demand_fit(asked.question)
+    try:
+        _train(config, asked, deadline, pause)
+    except StorageError as error:
+        if not asked.question:
+            raise
+        raise NodeError(ray.get_runtime_context().get_node_id(), nodes.this_node(), [str(error)]) from error
+
+
+def _train(config: dict[str, Any], asked: Request, deadline: float, pause: Pause) -> None:
     prepare_process(asked.cpus_per_trial)
     with importing_keras():
         from search import callbacks, warm
@@ -149,9 +160,12 @@ class Export:
         sent = [best.name]
         for one in (row, *others):
             try:
-                shown = configuration if one is row else self._configuration(one)
-                trial.show(shown, one.best_epoch or 0, exported, best if one is row else None)
-                sent.append((shown.tensorboard / "best").relative_to(request.folder).as_posix())
+                if one is row:
+                    trial.show_winner(configuration, exported, best)
+                else:
+                    configuration = self._configuration(one)
+                    trial.show(configuration, one.best_epoch or 0, exported)
+                sent.append((configuration.tensorboard / "best").relative_to(request.folder).as_posix())
             except Exception as error:  # noqa: BLE001 the model is there
                 traceback.print_exc()
                 unshown[one.trial] = cause(error)

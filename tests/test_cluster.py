@@ -1,6 +1,7 @@
 """Ray: started beside other work, and gone with it."""
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from searches import long_space
+from searches import in_the_middle, long_space, rows, running, wait_for
 
 from search.cluster import Cluster, slots
 from search.errors import RequestError
@@ -156,7 +157,7 @@ FRACTIONS = """
 import sys
 from search import run
 
-run._demand_nodes = lambda asked: None  # it would say that TensorFlow does not see the GPUs that are declared
+run._demand_nodes = lambda asked: asked  # it would say that TensorFlow does not see the GPUs that are declared
 sys.exit(run.main(sys.argv[1:]))
 """
 
@@ -194,3 +195,29 @@ def test_fractions_of_gpus_are_scheduled_as_asked(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert most == 4
+
+
+@pytest.mark.cluster
+def test_a_node_that_joins_and_does_not_fit_is_left_out(tmp_path: Path) -> None:
+    """It fails one trial after another, each within a second, or ends the search; or its numbers are other ones."""
+    from ray.cluster_utils import Cluster as Nodes
+
+    other = tmp_path / "other" / "keras-3.0.0.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: keras\nVersion: 3.0.0\n")
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        nodes.add_node(num_cpus=1)
+        options = ["--address", nodes.address, "--space", long_space(tmp_path), "--name", "joined"]
+        with running(tmp_path, *options) as process:
+            search = tmp_path / "results" / "joined"
+            wait_for(lambda: in_the_middle(search), process)
+            nodes.add_node(num_cpus=4, env_vars={"PYTHONPATH": str(other.parent)})
+            output, errors = process.communicate(timeout=300)
+    finally:
+        nodes.shutdown()
+
+    assert process.returncode == 0, output + errors
+    assert output.count("no more trials run on ") == 1
+    assert re.search(r"no more trials run on \S+ \(\S+\): keras is 3\.0\.0 there, \S+ here", output)
+    assert {(row["state"], row["epochs"]) for row in rows(search)} == {("completed", "40")}

@@ -96,6 +96,12 @@ class Launched:
         wanted = 1 + len(self.workers) if nodes is None else nodes
         wait_for(lambda: self.nodes() == wanted)
 
+    def join(self, name: str, shared: bool = True) -> None:
+        """Have a machine more join."""
+        machine = self.hosts.add(name, shared=shared)
+        self.do(self.head, f"rsync -a -e '{SSH}' ~/.ray ~/finetune-search root@{machine.address}:")
+        self.do(machine, f"RAY_AUTH_MODE=token .venv/bin/ray start --address={self.head.address}:6379")
+
     def nodes(self) -> int:
         """How many nodes have joined."""
         return int(self.head.run(f"RAY_AUTH_MODE=token .venv/bin/python -c '{COUNT}'").stdout.split()[-1])
@@ -180,10 +186,7 @@ def test_machines_come_and_go(tmp_path: Path) -> None:
         try:
             wait_for(lambda: cluster.in_the_middle("faults"))
             cluster.workers["one"].cable(plugged=False)
-            three = cluster.hosts.add("three")
-            cluster.do(cluster.head, f"rsync -a -e '{SSH}' ~/.ray ~/finetune-search root@{three.address}:")
-            join = f"RAY_AUTH_MODE=token .venv/bin/ray start --address={cluster.head.address}:6379"
-            cluster.do(three, join)
+            cluster.join("three")
             wait_for(lambda: "three" in cluster.machines("faults"))
             cluster.workers["two"].lose()
             cluster.workers["one"].cable(plugged=True)
@@ -196,6 +199,24 @@ def test_machines_come_and_go(tmp_path: Path) -> None:
 
 
 SSH = "ssh -q -i ~/key -o StrictHostKeyChecking=no"
+
+
+def test_a_machine_without_the_shared_folder_is_left_out(tmp_path: Path) -> None:
+    """One that joins without it, or loses it, fails every trial, or ends the search, or keeps results to itself."""
+    with launched(tmp_path, one=True, two=True) as cluster:
+        process = cluster.head.begin(f"RAY_AUTH_MODE=token .venv/bin/{RUN} --name folder")
+        try:
+            wait_for(lambda: cluster.in_the_middle("folder"))
+            cluster.join("three", shared=False)
+            cluster.workers["two"].run(f"umount --lazy {SHARED}")
+            output, _ = process.communicate(timeout=PATIENCE_S)
+        finally:
+            cluster.head.let_go(process)
+
+        assert process.returncode == 0, output
+        assert re.search(r"no more trials run on three \(.*not the shared folder there", output), output
+        assert re.search(r"no more trials run on two \(", output), output
+        cluster.demand_whole("folder")
 
 
 def test_what_is_wrong_on_a_node_is_said_before_the_first_trial(tmp_path: Path) -> None:
