@@ -140,6 +140,19 @@ def test_hparams(browser: Any, board: TensorBoard) -> None:
         page.locator(".foreground path").nth(TRIALS - 1).wait_for(state="attached")  # those with every ticked column
 
 
+def test_searches_side_by_side(browser: Any, finished: Path, tmp_path: Path) -> None:
+    """Trials of one number are mixed up, or nobody knows of which search a curve is."""
+    for name in ("first", "second"):
+        shutil.copytree(finished / "tensorboard", tmp_path / name / "tensorboard")
+    with tensorboard(tmp_path) as board:
+        wait_for(board.listens, board.process)
+        wait_for(lambda: len(board.session_groups() or []) == 2 * TRIALS or None, board.process)
+        for tab in ("hparams", "timeseries"):
+            with opened_tab(browser, board, tab) as page:
+                for name in ("first", "second"):
+                    page.get_by_text(f"{name}/tensorboard/0000_depth0").first.wait_for()
+
+
 def test_a_search_that_runs_and_one_that_was_resumed(browser: Any, tmp_path: Path) -> None:
     """Trials are missing while they run, or shown twice once they went on."""
     folder = tmp_path / "results" / "live"
