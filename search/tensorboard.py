@@ -122,9 +122,9 @@ class Directory:
             events.summary(hparams.hparams_config_pb(columns, METRICS, time.time()))
 
     def start(self, trial: str, parameters: Mapping[str, Value]) -> None:
-        """Write a trial's session record; without an id TensorBoard calls it by its run, which no other search has."""
+        """Write a trial's session record; TensorBoard makes one row of all sessions that have one id, of any search."""
         self._sessions[trial] = Events(self._folder / run_name(trial, parameters))
-        self._sessions[trial].summary(hparams.hparams_pb(parameters, trial_id=""))
+        self._sessions[trial].summary(hparams.hparams_pb(parameters, trial_id=f"{trial} {self._folder.parent.name}"))
 
     def best(self, trial: str, val_accuracy: float, val_loss: float, epoch: int) -> None:
         """Write the values of a trial's best epoch so far, after `epoch` epochs; steps count from 0, as Keras's."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from boards import TensorBoard, answer, optuna_dashboard, tensorboard
-from searches import PATIENCE_S, in_the_middle, long_space, run, running, wait_for
+from searches import PATIENCE_S, in_the_middle, long_space, rows, run, running, wait_for
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -132,25 +132,31 @@ def test_hparams(browser: Any, board: TensorBoard) -> None:
     """A trial has no row, or the other views are empty."""
     with opened_tab(browser, board, "hparams") as page:
         for number in range(TRIALS):
-            page.get_by_text(f"{number:04d}_depth").first.wait_for()
+            page.get_by_text(f"{number:04d} whole", exact=True).first.wait_for()
         for column in ("unfreeze_depth", "learning_rate", "best validation accuracy"):
             page.get_by_text(column).first.wait_for()
         page.get_by_text("Parallel Coordinates View").click()
         page.get_by_text("momentum", exact=True).first.click()
         page.locator(".foreground path").nth(TRIALS - 1).wait_for(state="attached")  # those with every ticked column
+        page.get_by_text("Scatter Plot Matrix View").click()
+        page.locator("tf-hparams-scatter-plot-matrix-plot circle").nth(TRIALS - 1).wait_for(state="attached")
 
 
 def test_searches_side_by_side(browser: Any, finished: Path, tmp_path: Path) -> None:
     """Trials of one number are mixed up, or nobody knows of which search a curve is."""
-    for name in ("first", "second"):
-        shutil.copytree(finished / "tensorboard", tmp_path / name / "tensorboard")
+    options = ["--space", "smoke", "--name", "other", "--storage", tmp_path, "--cache", finished.parents[1] / "cache"]
+    subprocess.run([sys.executable, "-m", "search.run", *options], capture_output=True, check=True)
+    shutil.copytree(finished / "tensorboard", tmp_path / "whole" / "tensorboard")
+    trials = len(rows(tmp_path / "other"))
     with tensorboard(tmp_path) as board:
         wait_for(board.listens, board.process)
-        wait_for(lambda: len(board.session_groups() or []) == 2 * TRIALS or None, board.process)
-        for tab in ("hparams", "timeseries"):
-            with opened_tab(browser, board, tab) as page:
-                for name in ("first", "second"):
-                    page.get_by_text(f"{name}/tensorboard/0000_depth0").first.wait_for()
+        wait_for(lambda: len(board.session_groups() or []) == TRIALS + trials or None, board.process)
+        with opened_tab(browser, board, "hparams") as page:
+            for row in ("0000 whole", "0000 other"):
+                page.get_by_text(row, exact=True).first.wait_for()
+        with opened_tab(browser, board, "timeseries") as page:
+            for run_name in ("whole/tensorboard/0000_", "other/tensorboard/0000_"):
+                page.get_by_text(run_name).first.wait_for()
 
 
 def test_a_search_that_runs_and_one_that_was_resumed(browser: Any, tmp_path: Path) -> None:
@@ -192,7 +198,8 @@ def demand_trials(browser: Any, board: TensorBoard, count: int) -> None:
     """Check that the HParams table has a row for each trial, and that Time Series draws their curves."""
     with opened_tab(browser, board, "hparams") as page:
         for number in range(count):
-            page.get_by_text(f"{number:04d}_depth").first.wait_for()
+            page.get_by_text(f"{number:04d} live", exact=True).first.wait_for()
+            assert page.get_by_text(f"{number:04d} live", exact=True).count() == 1
     with opened_tab(browser, board, "timeseries") as page:
         page.get_by_text("epoch_learning_rate", exact=True).first.wait_for()
         page.locator("line-chart").first.wait_for()

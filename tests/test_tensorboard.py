@@ -46,7 +46,7 @@ def ask(folder: Path, what: str, **body: Any) -> Any:
 
 
 def sessions(folder: Path) -> dict[str, dict[str, Any]]:
-    """Trial, with the search's folder where there are several → the one row that the page shows for it."""
+    """Trial and search → the one row that the page shows for it."""
     answer = ask(
         folder,
         "/session_groups",
@@ -55,7 +55,7 @@ def sessions(folder: Path) -> dict[str, dict[str, Any]]:
         startIndex=0,
         sliceSize=100,
     )
-    found = {group["name"].partition("_")[0]: group for group in answer["sessionGroups"]}
+    found = {group["name"]: group for group in answer["sessionGroups"]}
     assert answer["totalSize"] == len(found)
     assert all(len(group["sessions"]) == 1 for group in found.values()), "a trial has several rows"
     return found
@@ -85,7 +85,7 @@ class Shown:
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     """Trials 0000 and 0001 succeed, 0002 fails, 0003 goes on."""
-    folder = tmp_path_factory.mktemp("tensorboard")
+    folder = tmp_path_factory.mktemp("results") / "toy" / "tensorboard"
     directory = Directory(folder)
     directory.declare(SPACE)
     for trial, parameters in (("0000", SGD), ("0001", ADAM), ("0002", SGD), ("0003", ADAM)):
@@ -101,6 +101,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     directory.end("0002", succeeded=False)
     over = sessions(folder)
     directory.end("0003", succeeded=True)
+    running, over = ({name.removesuffix(" toy"): row for name, row in rows.items()} for rows in (running, over))
     return Shown(experiment, running, over)
 
 
@@ -204,7 +205,7 @@ def test_searches_side_by_side(tmp_path: Path) -> None:
         directory.end("0000", succeeded=True)
     found = {row: metrics(group)["", "best/val_accuracy"] for row, group in sessions(tmp_path).items()}
 
-    assert found == {"first/tensorboard/0000": 0.5, "second/tensorboard/0000": 0.75}
+    assert found == {"0000 first": 0.5, "0000 second": 0.75}
 
 
 def test_an_unresolved_depth_has_no_column(tmp_path: Path) -> None:
