@@ -6,12 +6,12 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from search.errors import RequestError, cause
+from search.errors import NodeError, RequestError, cause
 from search.request import Request
 
 OWN = {
@@ -111,6 +111,13 @@ def slots(request: Request) -> int:
 
     fit = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in unfit]
     return sum(room(node["Resources"], request) for node in fit)
+
+
+def leave_out(error: NodeError, tell: Callable[[str], None]) -> None:
+    """Have nothing of this search run on a node any more."""
+    if error.node not in unfit:
+        unfit.add(error.node)
+        tell(f"no more trials run on {error}")
 
 
 def elsewhere() -> dict[str, str]:

@@ -82,16 +82,20 @@ def later(question: Question, request: Request) -> Question:
 
 
 def demand_fit(question: Question) -> None:
-    """Check that the node that this process runs on can run trials; once in a process, and not where it was asked.
+    """Check that the node that this process runs on can run trials.
+
+    All is asked once in a process, and not where it was asked before; whether the storage is there, each time.
 
     Raises:
         NodeError: names every fault.
     """
     node = ray.get_runtime_context().get_node_id()
     if node in question.fit or node in _fit:
-        return
-    (about,) = [about for about in ray.nodes() if about["NodeID"] == node]
-    if faults := look(question, node, about["Resources"].get("GPU", 0)):
+        faults = _stored(question, node)
+    else:
+        (about,) = [about for about in ray.nodes() if about["NodeID"] == node]
+        faults = look(question, node, about["Resources"].get("GPU", 0))
+    if faults:
         raise NodeError(node, this_node(), faults)
     _fit.add(node)
 
@@ -122,8 +126,7 @@ def look(question: Question, node: str, gpus: float) -> list[str]:
         node: its id.
         gpus: how many Ray says that it has.
     """
-    faults = _objects(question.uri, node) if question.uri else _storage(question.mark, node)
-    faults += [*_data(question), *_files(question.files), *_cache(question)]
+    faults = [*_stored(question, node), *_data(question), *_files(question.files), *_cache(question)]
     if question.gpus and gpus != (seen := tensorflow_gpus()):
         faults.append(
             f"Ray has {gpus:g} GPUs there, TensorFlow sees {seen}; check the driver, and tensorflow[and-cuda]"
@@ -143,6 +146,10 @@ def digest(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stored(question: Question, node: str) -> list[str]:
+    return _objects(question.uri, node) if question.uri else _storage(question.mark, node)
 
 
 def _storage(mark: Path, node: str) -> list[str]:

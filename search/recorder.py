@@ -197,9 +197,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         lost = self._record.mirror
         if fault := mirror.fault(lost.storage) if lost else machine.unwritable(self._record.folder):
             self.fault = self.fault or StorageError(f"{self._record.home}: {fault}")
-        elif error.node not in cluster.unfit:
-            cluster.unfit.add(error.node)
-            self._display.tell(f"no more trials run on {error}")
+        else:
+            cluster.leave_out(error, self._display.tell)
         if not self._places():
             self.fault = self.fault or StorageError(f"no node is left that trials can run on: {error}")
 

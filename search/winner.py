@@ -6,10 +6,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from search.cluster import elsewhere
+from search.cluster import elsewhere, leave_out
 from search.console import Display
 from search.data import SPLITS
-from search.errors import CheckpointError, NoUsableTrialError
+from search.errors import CheckpointError, NodeError, NoUsableTrialError, StorageError, cause
 from search.record import Record, Row, write_json
 from search.request import Request
 from search.worker import Export
@@ -35,16 +35,23 @@ class Exporter:
         if not self._process and not self._request.address and count <= self._slots():
             self._start({"num_cpus": 0})
 
-    def export(self, row: Row, others: Sequence[Row]) -> tuple[dict[str, Any], dict[str, str]]:
-        """Write the model of a trial; see `Export.export`. Where the process dies, another one tries it again."""
+    def export(
+        self, row: Row, others: Sequence[Row], tell: Callable[[str], None]
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """Write the model of a trial; see `Export.export`. Where process or node will not do, another one tries it."""
         left = self._request.space.max_failures
         while True:
             if not self._process:
                 self._start({"num_cpus": self._request.cpus_per_trial, "num_gpus": self._request.gpus_per_trial})
             try:
                 exported: tuple[dict[str, Any], dict[str, str]] = ray.get(self._process.export.remote(row, others))
-            except RayTaskError:
-                raise
+            except RayTaskError as error:
+                if not isinstance(error.cause, NodeError):
+                    raise
+                leave_out(error.cause, tell)
+                self._process = None
+                if not self._slots():
+                    raise StorageError(f"no node is left that can write the model: {error.cause}") from error
             except RayError:
                 if not left:
                     raise
@@ -63,9 +70,9 @@ def export_best(
     record.best.mkdir(parents=True, exist_ok=True)
     for place, row in enumerate(rows):
         try:
-            figures, unshown = exporter.export(row, runners_up(rows[place:]))
+            figures, unshown = exporter.export(row, runners_up(rows[place:]), display.tell)
         except CheckpointError as error:
-            display.tell(f"trial {row.trial} cannot be exported: {error}")
+            display.tell(f"trial {row.trial} cannot be exported: {cause(error)}")
             continue
         for trial, reason in unshown.items():
             display.tell(f"there are no pictures of how trial {trial} works: {reason}")

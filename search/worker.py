@@ -152,8 +152,11 @@ class Export:
 
         Raises:
             CheckpointError: the weights are not there.
+            NodeError: this node cannot do it.
         """
         request, best = self._request, Record(self._request.folder).best
+        if request.question:
+            nodes.demand_fit(request.question)
         best.mkdir(parents=True, exist_ok=True)
         configuration = self._configuration(row)
         exported, unshown = trial.export(configuration, best, row.best_epoch or 0), {}

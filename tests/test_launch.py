@@ -206,8 +206,9 @@ def test_a_machine_without_the_shared_folder_is_left_out(tmp_path: Path) -> None
     with launched(tmp_path, one=True, two=True) as cluster:
         process = cluster.head.begin(f"RAY_AUTH_MODE=token .venv/bin/{RUN} --name folder")
         try:
-            wait_for(lambda: cluster.in_the_middle("folder"))
+            wait_for(lambda: bool(cluster.rows("folder")))
             cluster.join("three", shared=False)
+            wait_for(lambda: cluster.in_the_middle("folder"))
             cluster.workers["two"].run(f"umount --lazy {SHARED}")
             output, _ = process.communicate(timeout=PATIENCE_S)
         finally:
