@@ -17,15 +17,15 @@ from search.findings import Findings
 from search.ranking import Confirmed, confirmed
 from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Row
 
-LONG = 40  # letters
+LONG = 24  # letters
 STATES = (COMPLETED, STOPPED, RUNNING, DIVERGED, FAILED)
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 68rem; padding: 1rem; color: #222; }
 h1 { margin: .5rem 0 0; } h2 { margin: 2.5rem 0 .3rem; font-size: 1.25rem; }
 p { max-width: 46rem; margin: .4rem 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
-th, td { border-bottom: 1px solid #ddd; padding: .25rem .7rem; text-align: left; white-space: nowrap; }
-td.long { white-space: normal; min-width: 21rem; }
+th, td { border-bottom: 1px solid #ddd; padding: .25rem .6rem; text-align: left; white-space: nowrap; }
+td.long { white-space: normal; min-width: 9rem; } th { white-space: normal; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 .warning { border-left: 4px solid #d55e00; padding: .2rem .8rem; background: #fdf3ec; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; max-width: 11rem; font-size: .85rem; }
