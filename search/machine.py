@@ -100,6 +100,11 @@ def storage_fault(error: BaseException, folder: Path) -> str | None:
     said = str(error)
     if any(os.strerror(number) in said for number in LOST):
         return f"{folder} cannot be written: {said.splitlines()[0]}"
+    return lost(folder)
+
+
+def lost(folder: Path) -> str | None:
+    """That a folder is gone or cannot be written, as one sentence; else `None`."""
     if not folder.is_dir():
         return f"{folder} cannot be written: {os.strerror(errno.ENOENT)}"
     fault = unwritable(folder)

@@ -194,11 +194,13 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def _leave(self, error: NodeError) -> None:
         """Run no more trials on a node; end the search where it is not the node's fault, or no other is left."""
-        lost = self._record.mirror
-        if fault := mirror.fault(lost.storage) if lost else machine.unwritable(self._record.folder):
-            self.fault = self.fault or StorageError(f"{self._record.home}: {fault}")
-        else:
-            cluster.leave_out(error, self._display.tell)
+        objects = self._record.mirror
+        away = objects and mirror.fault(objects.storage)
+        fault = f"{self._record.home} {away}" if away else machine.lost(self._record.folder)
+        if fault:
+            self.fault = self.fault or StorageError(fault)
+            return
+        cluster.leave_out(error, self._display.tell)
         if not self._places():
             self.fault = self.fault or StorageError(f"no node is left that trials can run on: {error}")
 
