@@ -17,8 +17,8 @@ test: .venv/ready
 
 # A cluster launched by cluster.yaml on machines that are namespaces of this one, as root; searches in object storage.
 test-cluster: .venv/ready
-	@for program in sshd rsync ip; do command -v $$program > /dev/null || \
-		{ apt-get install --yes --quiet --no-install-recommends openssh-server rsync iproute2; break; }; done
+	@for program in sshd rsync ip tmux curl; do command -v $$program > /dev/null || \
+		{ apt-get install --yes --quiet --no-install-recommends openssh-server rsync iproute2 tmux curl; break; }; done
 	$(BIN)/python -m pytest -m cluster
 
 # What takes long: a search whose processes are killed 15 times at random moments, the larger networks.

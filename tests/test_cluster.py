@@ -130,7 +130,15 @@ def search_on(address: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[i
             process.kill()
 
 
+@pytest.fixture(scope="module")
+def token() -> None:
+    """What Ray lets nodes join by, made if this user has none yet."""
+    command = [Path(sys.executable).with_name("ray"), "get-auth-token", "--generate"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 @pytest.mark.cluster
+@pytest.mark.usefixtures("token")
 def test_searches_share_a_cluster_that_grows_and_shrinks() -> None:
     """The first search takes all and the second waits for it; a new node stays idle; a dead search keeps its share."""
     from ray.cluster_utils import Cluster as Nodes
@@ -163,6 +171,7 @@ sys.exit(run.main(sys.argv[1:]))
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("token")
 def test_fractions_of_gpus_are_scheduled_as_asked(tmp_path: Path) -> None:
     """Half of the GPUs stay idle, or a trial waits for ever for a share of two."""
     from ray.cluster_utils import Cluster as Nodes
@@ -198,6 +207,7 @@ def test_fractions_of_gpus_are_scheduled_as_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("token")
 def test_a_node_that_joins_and_does_not_fit_is_left_out(tmp_path: Path) -> None:
     """It fails one trial after another, each within a second, or ends the search; or its numbers are other ones."""
     from ray.cluster_utils import Cluster as Nodes

@@ -7,13 +7,14 @@ Machines are namespaces with an sshd each, see `tests/hosts.py`.
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,8 @@ import ray
 ray.init("auto", log_to_driver=False)
 print(sum(node["Alive"] for node in ray.nodes()))
 """
-ON_HEAD = RAY + " exec cluster.yaml 'cd ~/finetune-search && {}'"
+ON_HEAD = RAY + " exec {option} cluster.yaml 'cd ~/finetune-search && {command}'"
+KEY = "~/.ssh/finetune_cluster"
 
 
 def wait_for(what: Callable[[], bool]) -> None:
@@ -53,6 +55,16 @@ def wait_for(what: Callable[[], bool]) -> None:
     while not what():
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.5)
+
+
+# An agent holds the key that opens the machines already, as a password would.
+LET_IN = """
+set -e
+eval $(ssh-agent) && trap "ssh-agent -k" EXIT
+ssh-add ~/key
+ssh-keygen -t ed25519 -N '' -f {key}
+for machine in {machines}; do ssh-copy-id -i {key} -o StrictHostKeyChecking=no root@$machine; done
+"""
 
 
 class Launched:
@@ -83,7 +95,6 @@ class Launched:
             r"(head_ip: )\S+": self.head.address,
             r"(worker_ips: )\[.*?\]": f"[{addresses}]",
             r"(ssh_user: )\S+": "root",
-            r"(ssh_private_key: )\S+": "~/key",
         }.items():
             text, count = re.subn(pattern, rf"\g<1>{value}", text)
             assert count == 1, f"{pattern} is not once in cluster.yaml"
@@ -91,6 +102,8 @@ class Launched:
 
     def up(self, nodes: int | None = None) -> None:
         """Launch it, and wait until its nodes have joined."""
+        machines = " ".join(host.address for host in (self.head, *self.workers.values()))
+        self.do(self.laptop, LET_IN.format(key=KEY, machines=machines))
         self.do(self.laptop, ".venv/bin/ray get-auth-token --generate")
         self.do(self.laptop, f"{RAY} up -y --no-config-cache cluster.yaml")
         wanted = 1 + len(self.workers) if nodes is None else nodes
@@ -120,6 +133,11 @@ class Launched:
         with path.open(newline="") as file:
             return list(csv.DictReader(file))
 
+    def is_over(self, name: str) -> bool:
+        """Whether a search has come to its end."""
+        path = self.results / name / "search.json"
+        return path.exists() and json.loads(path.read_text())["status"] != "running"
+
     def machines(self, name: str) -> set[str]:
         """Where a search's trials ran."""
         lines = (self.results / name / "history.jsonl").read_text().splitlines()
@@ -139,13 +157,24 @@ class Launched:
         assert accuracy_of_the_model(self.results / name) == pytest.approx(metrics["test_accuracy"])
 
 
+def traces() -> list[set[str]]:
+    """What machines could leave behind: namespaces with their processes, network interfaces, mounts."""
+    namespaces = set()
+    for process in Path("/proc").glob("[0-9]*/ns/pid"):
+        with suppress(OSError):  # it ended meanwhile
+            namespaces.add(os.readlink(process))
+    return [namespaces, set(os.listdir("/sys/class/net")), set(Path("/proc/mounts").read_text().splitlines())]
+
+
 @contextmanager
 def launched(folder: Path, **workers: bool) -> Iterator[Launched]:
-    """A cluster that is up."""
+    """A cluster that is up; it leaves nothing behind."""
+    before = traces()
     with Hosts(folder) as hosts:
         cluster = Launched(hosts, folder, workers)
         cluster.up()
         yield cluster
+    wait_for(lambda: traces() == before)
 
 
 def running(host: Host) -> str:
@@ -156,11 +185,18 @@ def running(host: Host) -> str:
 def test_a_search_across_machines(tmp_path: Path) -> None:
     """What works on one machine does not on three: files, names, versions, tokens; or `ray down` leaves workers."""
     with launched(tmp_path, one=True, two=True) as cluster:
-        cluster.do(cluster.laptop, ON_HEAD.format(f"{RUN} --name whole"))
+        assert "Total Usage" in cluster.do(cluster.laptop, ON_HEAD.format(option="", command="ray status"))
+        cluster.do(cluster.laptop, ON_HEAD.format(option="--tmux", command=f"{RUN} --name whole"))
+        wait_for(lambda: cluster.is_over("whole"))
         cluster.demand_whole("whole")
         assert cluster.machines("whole") == {"one", "two"}
 
-        cluster.do(cluster.laptop, SUBMIT.format(key="~/key", head=cluster.head.address, run=f"{RUN} --name job"))
+        board = f"tensorboard --logdir {SHARED}/results/whole/tensorboard --host 127.0.0.1 --port 6006"
+        tunnel = cluster.laptop.begin(ON_HEAD.format(option="--port-forward 6006", command=board))
+        wait_for(lambda: cluster.laptop.run(f"{RUNS} | grep -o 0011").returncode == 0)
+        cluster.laptop.let_go(tunnel)
+
+        cluster.do(cluster.laptop, SUBMIT.format(key=KEY, head=cluster.head.address, run=f"{RUN} --name job"))
         cluster.demand_whole("job")
 
         cluster.do(cluster.laptop, f"{RAY} down -y cluster.yaml")
@@ -168,6 +204,7 @@ def test_a_search_across_machines(tmp_path: Path) -> None:
             wait_for(lambda host=host: not running(host))  # type: ignore[misc]
 
 
+RUNS = "curl --silent --fail http://127.0.0.1:6006/data/runs"
 SUBMIT = """
 ssh -q -i {key} -o StrictHostKeyChecking=no -N -L 8265:127.0.0.1:8265 root@{head} & tunnel=$!
 trap "kill $tunnel" EXIT
