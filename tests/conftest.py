@@ -1,6 +1,8 @@
-"""Toy images that several tests train on."""
+"""What several tests share: toy images to train on, and Ray's token."""
 
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,13 @@ class Toy:
     dataset: data.Dataset
     cache: Path
     image_size: int = 16
+
+
+@pytest.fixture(scope="session")
+def token() -> None:
+    """What nodes join a Ray cluster by, made if this user has none yet."""
+    command = [Path(sys.executable).with_name("ray"), "get-auth-token", "--generate"]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session")

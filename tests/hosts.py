@@ -17,7 +17,7 @@ from typing import Self
 SHARED = "/mnt"
 NETWORK, BRIDGE = "10.77.0", "finetune0"
 PROJECT = Path(__file__).resolve().parent.parent
-PROGRAMS = "ip sshd ssh ssh-keygen ssh-copy-id rsync tmux curl setpriv unshare nsenter mount make".split()
+PROGRAMS = ("ip", "sshd", "ssh-copy-id", "rsync", "tmux", "curl", "setpriv", "unshare", "nsenter", "mount", "make")
 PATIENCE_S = 30
 
 BOOT = """

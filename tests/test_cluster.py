@@ -130,13 +130,6 @@ def search_on(address: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[i
             process.kill()
 
 
-@pytest.fixture(scope="module")
-def token() -> None:
-    """What Ray lets nodes join by, made if this user has none yet."""
-    command = [Path(sys.executable).with_name("ray"), "get-auth-token", "--generate"]
-    subprocess.run(command, check=True, capture_output=True)
-
-
 @pytest.mark.cluster
 @pytest.mark.usefixtures("token")
 def test_searches_share_a_cluster_that_grows_and_shrinks() -> None:

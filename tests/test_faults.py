@@ -217,6 +217,7 @@ def family(node: Any) -> list[psutil.Process]:
     return [raylet, *raylet.children(recursive=True)]
 
 
+@pytest.mark.usefixtures("token")
 @pytest.mark.parametrize("how", ["killed", "cut off"])
 def test_node_lost(tmp_path: Path, nodes: list[Any], how: str) -> None:
     """Trials are lost with their machine; or one that was cut off spoils what another goes on with."""

@@ -7,7 +7,6 @@ Machines are namespaces with an sshd each, see `tests/hosts.py`.
 
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -162,8 +161,9 @@ def traces() -> list[set[str]]:
     namespaces = set()
     for process in Path("/proc").glob("[0-9]*/ns/pid"):
         with suppress(OSError):  # it ended meanwhile
-            namespaces.add(os.readlink(process))
-    return [namespaces, set(os.listdir("/sys/class/net")), set(Path("/proc/mounts").read_text().splitlines())]
+            namespaces.add(str(process.readlink()))
+    interfaces = {entry.name for entry in Path("/sys/class/net").iterdir()}
+    return [namespaces, interfaces, set(Path("/proc/mounts").read_text().splitlines())]
 
 
 @contextmanager
