@@ -1,15 +1,9 @@
 """Every node of a cluster is asked, before the first trial, whether trials can run there as they can here.
 
-A node is asked by a Ray task of its own; what it says is compared with what this machine says. One that joins later is
-asked by the first trial that begins there.
+A node is asked by a Ray task of its own. One that joins later is asked by the first trial that begins there.
 """
 
-import hashlib
-import os
-import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -22,15 +16,15 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search import data, machine, mirror
+from search import machine, mirror
 from search.cluster import room
-from search.errors import NodeError, RequestError, SearchError
+from search.errors import NodeError, RequestError
 from search.mirror import Mirror
+from search.question import MARK, Question, digest, look, stored
 from search.record import Record
-from search.request import Question, Request
+from search.request import Request
 
 PATIENCE_S = 120.0
-MARK = "mark"
 NFS_PATIENCE_S = 15.0  # a shared folder may show a new file late
 SILENT = ("gave no answer", "cannot run this project's code")
 
@@ -91,7 +85,7 @@ def demand_fit(question: Question) -> None:
     """
     node = ray.get_runtime_context().get_node_id()
     if node in question.fit or node in _fit:
-        faults = _stored(question, node)
+        faults = stored(question, node)
     else:
         (about,) = [about for about in ray.nodes() if about["NodeID"] == node]
         faults = look(question, node, about["Resources"].get("GPU", 0))
@@ -103,111 +97,6 @@ def demand_fit(question: Question) -> None:
 def this_node() -> str:
     """The name of the node that this process runs on."""
     return f"{socket.gethostname()} ({ray.util.get_node_ip_address()})"
-
-
-def differences(here: Mapping[str, str]) -> list[str]:
-    """What has another version on this node than on the machine that asks.
-
-    Args:
-        here: the versions there.
-    """
-    there = machine.versions()
-    return [
-        f"{package} is {there.get(package) or 'not installed'} there, {version} here; install the same on both"
-        for package, version in here.items()
-        if there.get(package) != version
-    ]
-
-
-def look(question: Question, node: str, gpus: float) -> list[str]:
-    """Look around on a node; return what is wrong there.
-
-    Args:
-        node: its id.
-        gpus: how many Ray says that it has.
-    """
-    faults = [*_stored(question, node), *_data(question), *_files(question.files), *_cache(question)]
-    if question.gpus and gpus != (seen := tensorflow_gpus()):
-        faults.append(
-            f"Ray has {gpus:g} GPUs there, TensorFlow sees {seen}; check the driver, and tensorflow[and-cuda]"
-        )
-    return faults + differences(question.versions)
-
-
-def tensorflow_gpus() -> int:
-    """How many GPUs TensorFlow sees on this machine; Ray hides them from a task that asked for none."""
-    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    program = "import tensorflow; print('\\n', len(tensorflow.config.list_physical_devices('GPU')))"
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    return int(done.stdout.split()[-1]) if done.returncode == 0 else 0
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _stored(question: Question, node: str) -> list[str]:
-    return _objects(question.uri, node) if question.uri else _storage(question.mark, node)
-
-
-def _storage(mark: Path, node: str) -> list[str]:
-    try:
-        if mark.read_text("utf-8") != mark.name:
-            return [f"storage {mark.parent.parent} holds something else there"]
-        mark.with_name(node).write_text(node, "utf-8")
-    except FileNotFoundError:
-        return [f"storage {mark.parent.parent} is not the shared folder there; mount it at the same path"]
-    except OSError as error:
-        return [f"storage {mark.parent.parent} cannot be written there: {error.strerror}"]
-    return []
-
-
-def _objects(uri: str, node: str) -> list[str]:
-    storage = mirror.below(uri)
-    try:
-        objects = Mirror(uri, Path())
-        if objects.read(MARK) != MARK.encode():
-            return [f"storage {storage} holds something else there"]
-        objects.write(node, b"")
-    except (OSError, ValueError) as error:
-        return [f"storage {storage} cannot be used there: {str(error).splitlines()[0]}"]
-    return []
-
-
-def _data(question: Question) -> list[str]:
-    if wrong := data.faults(question.source):
-        return [f"data {fault}" for fault in wrong]
-    try:
-        found = data.find(question.source, seed=question.seed, max_bad_files=question.max_bad_files)
-    except (SearchError, OSError) as error:
-        return [f"data {error}"]
-    if found.fingerprint != question.fingerprint:
-        return [f"data {question.source}: other images there than here; share the folder, or copy it once more"]
-    return []
-
-
-def _files(files: Mapping[str, str]) -> list[str]:
-    faults = []
-    for name, expected in files.items():
-        try:
-            if digest(Path(name)) != expected:
-                faults.append(f"{name} is another file there than here")
-        except OSError as error:
-            faults.append(f"{name} cannot be read there: {error.strerror}")
-    return faults
-
-
-def _cache(question: Question) -> list[str]:
-    if fault := machine.unwritable(question.cache):
-        return [f"cache {question.cache}: {fault}"]
-    there = next(path for path in (question.cache, *question.cache.parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    if free < question.bytes:
-        wanted, has = question.bytes >> 20, free >> 20
-        return [f"cache {question.cache} needs {wanted:,} MiB for images and features, and has {has:,} MiB free"]
-    return []
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from search.errors import RequestError
 from search.features import Place
 from search.mirror import Mirror
 from search.prepare import Preparation
+from search.question import Question
 from search.record import NAME, SEED, Record
 from search.settings import SETTINGS, Value, read_assignments
 from search.trial import Configuration
@@ -28,36 +29,6 @@ from search.trial import Configuration
 Number = TypeVar("Number", int, float)
 
 LOCATED = ("data", "backbone", "weights")
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a node of a cluster is asked, see `nodes`.
-
-    Args:
-        mark: a file in the storage that holds its own name.
-        uri: of the folder that holds the mark, in object storage; empty where the storage is a folder.
-        source: of the images; `seed`, `max_bad_files` and `fingerprint` as this machine found them.
-        files: path → SHA-256 in hex of the files of backbone and weights.
-        cache: the node's.
-        bytes: that images and features take there.
-        gpus: whether trials need any.
-        versions: those of this machine.
-        fit: the ids of the nodes that were found to be as they should be.
-    """
-
-    mark: Path
-    uri: str
-    source: str
-    seed: int
-    max_bad_files: float
-    fingerprint: str
-    files: Mapping[str, str]
-    cache: Path
-    bytes: int
-    gpus: bool
-    versions: Mapping[str, str]
-    fit: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ ORDER = (
     "cluster",
     "plan",
     "request",
+    "question",
     "prepare",
     "report",
     "comparison",

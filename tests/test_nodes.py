@@ -12,8 +12,7 @@ from PIL import Image
 from search import data
 from search.cluster import room
 from search.machine import versions
-from search.nodes import differences, digest, look
-from search.request import Question
+from search.question import Question, differences, digest, look
 
 
 @pytest.fixture
