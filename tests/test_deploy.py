@@ -93,3 +93,21 @@ def test_kubernetes_and_its_image_name_the_locked_ray() -> None:
     assert f"FROM rayproject/ray:{locked['ray']}-py" in image
     assert job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
     assert "--resume" in job["spec"]["entrypoint"]
+
+
+def test_tensorboard_on_kubernetes_sees_what_the_search_writes() -> None:
+    """It shows nothing: another image, another volume, or another folder than the search's."""
+    job, board = (
+        yaml.safe_load((ROOT / "deploy" / f"{name}.yaml").read_text("utf-8")) for name in ("kuberay", "tensorboard")
+    )
+    head, pod = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"], board["spec"]
+    (ray,), (container,) = head["containers"], pod["containers"]
+    storage = re.search(r"--storage (\S+)\"", job["spec"]["entrypoint"])
+    name = re.search(r"--name (\w+)", job["spec"]["entrypoint"])
+
+    assert container["image"] == ray["image"]
+    assert container["volumeMounts"] == ray["volumeMounts"]
+    assert pod["volumes"] == head["volumes"]
+    assert storage
+    assert name
+    assert f"{storage[1]}/{name[1]}/tensorboard" in container["command"]
