@@ -76,11 +76,20 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
         Tune asks for the scheduler's last word just before it decides about the process.
         """
         self._trial_info.pop(trial.trial_id, None)
-        controller._reuse_actors = not (result.get("crowded") or self._too_many())
+        controller._reuse_actors = not (self.pausing or result.get("crowded") or self._too_many())
 
     def choose_trial_to_run(self, controller: Any) -> Trial | None:
-        """The next trial; none while the search pauses."""
-        return None if self.pausing else super().choose_trial_to_run(controller)
+        """The trial that is to have the next process that is free; none while the search pauses.
+
+        It is not one whose own process starts: Tune would end that one, and where trials end more often than a
+        process takes to start, a node that joins would never have a trial.
+        """
+        if self.pausing:
+            return None
+        tune = controller._tune_controller
+        started = tune._actor_manager.is_actor_started
+        needy = (trial for trial in tune._pending_trials if not started(tune._trial_to_actor.get(trial)))
+        return min(needy, key=lambda trial: str(trial.config["trial"]), default=None)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -270,6 +270,7 @@ def _tuner(
     """
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(sys.maxsize)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(sys.maxsize)  # the searcher proposes no more than there is room for
     ActorManager._actor_task_failed = _died
     places = Places([{"CPU": request.cpus_per_trial, "GPU": request.gpus_per_trial}])
     deadline = time.time() + (math.inf if seconds is None else seconds)

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -21,7 +21,7 @@ NAMES = count()
 BUDGET = Budget(trials=30, epochs=9, first_rung=1, reduction_factor=3)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """All that ASHA reads of Ray's trial, whose own name differs with every start."""
 
@@ -233,12 +233,37 @@ def test_a_failure_enters_no_rung(path: Path) -> None:
     assert run.rungs == {9: {}, 3: {}, 1: {}}
 
 
+def controller(pending: Mapping[str, str | None], live: Set[str]) -> Any:
+    """Tune's, with trials that wait.
+
+    Args:
+        pending: trial → the process that was asked for it.
+        live: the processes that start or run.
+    """
+    trials = {number: trial(number) for number in pending}
+    return SimpleNamespace(
+        _tune_controller=SimpleNamespace(
+            _pending_trials=set(trials.values()),
+            _trial_to_actor={trials[number]: process for number, process in pending.items() if process},
+            _actor_manager=SimpleNamespace(is_actor_started=lambda process: process in live),
+        )
+    )
+
+
 def test_nothing_starts_while_the_search_pauses(path: Path) -> None:
     """Trials that wait for a place would begin after Ctrl-C."""
     run = Run(path)
-    waiting = SimpleNamespace(status="PENDING")
-    controller: Any = SimpleNamespace(get_trials=lambda: [waiting])
+    waiting = controller({"0004": None}, live=set())
 
-    assert run.asha.choose_trial_to_run(controller) is waiting
+    assert run.asha.choose_trial_to_run(waiting).config["trial"] == "0004"
     run.asha.pausing = True
-    assert run.asha.choose_trial_to_run(controller) is None
+    assert run.asha.choose_trial_to_run(waiting) is None
+
+
+def test_a_process_that_starts_is_not_given_up_for_one_that_is_free(path: Path) -> None:
+    """Where trials end more often than a process takes to start, a node that joins would never have a trial."""
+    run = Run(path)
+
+    assert run.asha.choose_trial_to_run(controller({"0004": "starts"}, live={"starts"})) is None
+    waiting = controller({"0004": "starts", "0006": None, "0005": "has no place"}, live={"starts"})
+    assert run.asha.choose_trial_to_run(waiting).config["trial"] == "0005"
