@@ -260,6 +260,17 @@ def test_nothing_starts_while_the_search_pauses(path: Path) -> None:
     assert run.asha.choose_trial_to_run(waiting) is None
 
 
+def test_a_process_is_not_used_again_while_the_search_pauses(path: Path) -> None:
+    """Tune would give it to a trial that waits, which would begin after Ctrl-C."""
+    run, tune = Run(path), SimpleNamespace()
+
+    run.asha.on_trial_complete(tune, trial("0004"), {})
+    assert tune._reuse_actors
+    run.asha.pausing = True
+    run.asha.on_trial_complete(tune, trial("0005"), {})
+    assert not tune._reuse_actors
+
+
 def test_a_process_that_starts_is_not_given_up_for_one_that_is_free(path: Path) -> None:
     """Where trials end more often than a process takes to start, a node that joins would never have a trial."""
     run = Run(path)
