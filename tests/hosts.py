@@ -107,6 +107,10 @@ class Host:
         """Pull its network cable, or plug it in."""
         _ip("link", "set", f"to-{self.name}", "up" if plugged else "down")
 
+    def trials(self, go: bool) -> None:
+        """Have the trials there stand still, so that some are left when another machine is ready; or go on."""
+        assert self.run(f"pkill -{'CONT' if go else 'STOP'} -f '[r]ay::Implicit'").returncode == 0
+
     def lose(self) -> None:
         """It loses its power."""
         if self.process.poll() is None:

@@ -147,10 +147,10 @@ class Launched:
         states = [row["state"] for row in self.rows(name)]
         return "completed" in states and "running" in states and self.machines(name) >= set(self.workers)
 
-    def demand_whole(self, name: str, trials: int = TRIALS) -> None:
+    def demand_whole(self, name: str) -> None:
         """Check that a search is over, with every trial once, and a best model that gives what its figures say."""
         rows = self.rows(name)
-        assert [row["trial"] for row in rows] == [f"{number:04d}" for number in range(trials)]
+        assert [row["trial"] for row in rows] == [f"{number:04d}" for number in range(TRIALS)]
         assert {(row["state"], row["epochs"]) for row in rows} == {("completed", str(EPOCHS))}
         metrics = json.loads((self.results / name / "best" / "metrics.json").read_text())
         assert accuracy_of_the_model(self.results / name) == pytest.approx(metrics["test_accuracy"])
@@ -222,6 +222,7 @@ def test_machines_come_and_go(tmp_path: Path) -> None:
         process = cluster.head.begin(f"RAY_AUTH_MODE=token .venv/bin/{RUN} --name faults")
         try:
             wait_for(lambda: cluster.in_the_middle("faults"))
+            cluster.workers["two"].trials(go=False)
             cluster.workers["one"].cable(plugged=False)
             cluster.join("three")
             wait_for(lambda: "three" in cluster.machines("faults"))
@@ -241,15 +242,17 @@ SSH = "ssh -q -i ~/key -o StrictHostKeyChecking=no"
 def test_a_machine_without_the_shared_folder_is_left_out(tmp_path: Path) -> None:
     """One that joins without it, or loses it, fails every trial, or ends the search, or keeps results to itself."""
     with launched(tmp_path, one=True, two=True) as cluster:
-        trials = 2 * TRIALS  # a machine that joins takes as long as several to be ready for its first
-        process = cluster.head.begin(f"RAY_AUTH_MODE=token .venv/bin/{RUN} --name folder --trials {trials} > said 2>&1")
+        process = cluster.head.begin(f"RAY_AUTH_MODE=token .venv/bin/{RUN} --name folder > said 2>&1")
         said = tmp_path / "head" / "finetune-search" / "said"
         try:
-            wait_for(lambda: bool(cluster.rows("folder")))
+            wait_for(lambda: cluster.in_the_middle("folder"))
+            for worker in cluster.workers.values():
+                worker.trials(go=False)
             cluster.join("three", shared=False)
             wait_for(lambda: "no more trials run on three" in said.read_text("utf-8"))
-            wait_for(lambda: cluster.in_the_middle("folder"))
             cluster.workers["two"].run(f"umount --lazy {SHARED}")
+            for worker in cluster.workers.values():
+                worker.trials(go=True)
             process.wait(timeout=PATIENCE_S)
         finally:
             cluster.head.let_go(process)
@@ -258,7 +261,7 @@ def test_a_machine_without_the_shared_folder_is_left_out(tmp_path: Path) -> None
         assert process.returncode == 0, output
         assert re.search(r"no more trials run on three \(.*not the shared folder there", output), output
         assert re.search(r"no more trials run on two \(", output), output
-        cluster.demand_whole("folder", trials)
+        cluster.demand_whole("folder")
 
 
 def test_what_is_wrong_on_a_node_is_said_before_the_first_trial(tmp_path: Path) -> None:
@@ -323,10 +326,10 @@ def test_a_spot_machine_is_taken_away(tmp_path: Path) -> None:
         process = cluster.head.begin(f"RAY_AUTH_MODE=token .venv/bin/{RUN} --name spot --set max_failures=0")
         try:
             wait_for(lambda: cluster.in_the_middle("spot"))
+            spot.trials(go=False)
             spot.run("touch /tmp/notice")
             said, _ = watcher.communicate(timeout=60)
             assert watcher.returncode == 0, said
-            wait_for(lambda: any(row["state"] == "running" for row in cluster.rows("spot")))
             spot.lose()
             output, _ = process.communicate(timeout=PATIENCE_S)
         finally:
