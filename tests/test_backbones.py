@@ -21,7 +21,7 @@ from search.errors import BackboneError
 keras = pytest.importorskip("keras")
 
 SIZES = (32, 64, 71, 75, 96, 128, 224, 331)
-QUICK = {"MobileNetV2", "tiny"}
+QUICK = {"tiny"}
 LARGER = {  # than another of their family
     *("ConvNeXtSmall", "ConvNeXtBase", "ConvNeXtLarge", "ConvNeXtXLarge", "DenseNet169", "DenseNet201"),
     *(f"EfficientNetB{size}" for size in range(1, 8)),
