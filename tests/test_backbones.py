@@ -21,7 +21,6 @@ from search.errors import BackboneError
 keras = pytest.importorskip("keras")
 
 SIZES = (32, 64, 71, 75, 96, 128, 224, 331)
-QUICK = {"tiny"}
 LARGER = {  # than another of their family
     *("ConvNeXtSmall", "ConvNeXtBase", "ConvNeXtLarge", "ConvNeXtXLarge", "DenseNet169", "DenseNet201"),
     *(f"EfficientNetB{size}" for size in range(1, 8)),
@@ -216,7 +215,7 @@ def check_cut(backbone: Backbone, unfreeze_depth: int, images: np.ndarray, expec
 
 def mark(name: str) -> Any:
     """When a network is tried: always, with the slow tests, or in a soak."""
-    return () if name in QUICK else pytest.mark.soak if name in LARGER else pytest.mark.slow
+    return () if name == "tiny" else pytest.mark.soak if name in LARGER else pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=mark(name)) for name in backbones.names()])
