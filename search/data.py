@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from search.errors import DataError, StorageError, unknown
-from search.scan import SPLITS, Found, Progress, in_threads, open_image, printable, scan, silent, why
-from search.splits import Dataset, assign, demand_usable, gather, listing, without
+from search.folders import SPLITS
+from search.reading import Greys, Pixels, open_image, pixels
+from search.scan import Found, Progress, Scan, in_threads, printable, scan, silent, why
+from search.splits import Dataset, assign, contradictions, demand_usable, gather, listing, without
 
 __all__ = ["BUILT_IN", "SPLITS", "Dataset", "Progress", "decode", "faults", "find", "load", "silent"]
 
@@ -29,8 +31,6 @@ BUILT_IN = ("digits",)
 
 _FOLDER_SHARES = {"test": 0.15, "val": 0.15}  # of each class; train has the rest
 _DIGITS_SHARES = {"test": 0.5, "val": 0.2}  # a large test part, or differences drown in noise
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -58,20 +58,23 @@ def faults(source: str) -> list[str]:
     return [f"{source}: {'not a folder' if there else 'there is no such folder'}"]
 
 
-def find(source: str, *, seed: int, max_bad_files: float, progress: Progress = silent) -> Dataset:
+def find(
+    source: str, *, seed: int, max_bad_files: float, folders: str = "auto", progress: Progress = silent
+) -> Dataset:
     """Scan the images and split them.
 
     Args:
         source: a built-in name, or a folder: `DIR/<class>/*` is split 70/15/15 within each class,
-            `DIR/{train,val,test}/<class>/*` is split already.
+            `DIR/{train,val,test}/<class>/*` is split already; where `val` is missing, it is 15 % of `train`.
         seed: decides the split where the folder does not.
+        folders: `classes` where the folders are classes, though they look like splits; else `auto`.
         max_bad_files: share in [0, 1] of the image files that may be skipped, rounded up to whole files.
         progress: called from this thread now and then.
 
     Raises:
         DataError: the folder cannot be used; names every fault at once.
     """
-    found = _from_digits(seed) if source in BUILT_IN else _from_folder(source, seed, progress)
+    found = _from_digits(seed) if source in BUILT_IN else _from_folder(source, seed, folders, progress)
     demand_usable(found, max_bad_files)
     return found
 
@@ -124,17 +127,37 @@ def load(dataset: Dataset, split: str, image_size: int, cache: Path) -> tuple[Pi
     return images, np.asarray(dataset.labels[split], np.int32)
 
 
-def _from_folder(source: str, seed: int, progress: Progress) -> Dataset:
+def _from_folder(source: str, seed: int, folders: str, progress: Progress) -> Dataset:
     if wrong := faults(source):
         raise DataError(wrong)
     root = Path(source).expanduser().resolve()
-    found = scan(root, progress)
-    images = found.images if found.given else assign(found.images, seed, _FOLDER_SHARES)
-    used = sorted({image.class_name for image in images})
+    found = scan(root, folders, progress)
+    contrary = dict(contradictions(found.images))
+    images, notes = _split([image for image in found.images if image.path not in contrary], found, seed)
     empty = [
-        f"class '{printable(name)}' holds no usable image and is left out" for name in found.classes if name not in used
+        f"class '{printable(name)}' holds no image and is left out"
+        for name in found.folders.classes
+        if name not in found.classes
     ]
-    return gather(str(root), used, images, found.bad, (*empty, *found.notes))
+    bad = sorted([*found.bad, *contrary.items()])
+    told = (*empty, *found.notes, *notes)
+    return gather(str(root), found.classes, images, bad=bad, notes=told, advice=found.advice)
+
+
+def _split(images: list[Found], found: Scan, seed: int) -> tuple[list[Found], list[str]]:
+    """The images with their splits, and notes of how they came to them."""
+    given = found.folders.splits
+    if "val" in given.values():
+        return images, []
+    if given:
+        parted = assign([image for image in images if image.split == "train"], seed, {"val": _FOLDER_SHARES["val"]})
+        chosen = {image.path: image for image in parted}
+        share = f"{_FOLDER_SHARES['val']:.0%}"
+        note = f"there is no folder of val images: {share} of the training images of each class are taken for it"
+        return [chosen.get(image.path, image) for image in images], [note]
+    copies = len(images) - len({(image.class_name, image.digest) for image in images})
+    note = f"files that are copies of others: {copies}; all copies of an image are in one split"
+    return assign(images, seed, _FOLDER_SHARES), [note] * bool(copies)
 
 
 def _from_digits(seed: int) -> Dataset:
@@ -143,7 +166,9 @@ def _from_digits(seed: int) -> Dataset:
         Found(str(index), str(label), "", hashlib.sha256(image.tobytes()).hexdigest())
         for index, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
-    return gather("digits", [str(label) for label in range(10)], assign(found, seed, _DIGITS_SHARES), (), ())
+    note = "the built-in digits are used, not the folder of that name here: --data ./digits takes that one"
+    notes = [note] * Path("digits").is_dir()
+    return gather("digits", [str(label) for label in range(10)], assign(found, seed, _DIGITS_SHARES), notes=notes)
 
 
 def _digits() -> tuple[Pixels, list[int]]:
@@ -205,7 +230,7 @@ def _store(asked: Dataset, home: Path, image_size: int, progress: Progress, noth
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir()
     try:
-        read, unread = _reader(asked.source, image_size), dict[str, _Unread]()
+        read, unread = _reader(asked.source, image_size, asked.greys), dict[str, _Unread]()
         for split in SPLITS:
             items = list(zip(asked.items[split], asked.digests[split], strict=True))
             results = in_threads(read, items, f"decoding {split} images", progress)
@@ -225,14 +250,14 @@ def _store(asked: Dataset, home: Path, image_size: int, progress: Progress, noth
     return dataset
 
 
-def _reader(source: str, image_size: int) -> _Reader:
+def _reader(source: str, image_size: int, greys: Greys) -> _Reader:
     if source not in BUILT_IN:
-        return partial(_read_file, Path(source), image_size)
+        return partial(_read_file, Path(source), image_size, greys)
     images, _ = _digits()
-    return lambda item: _pixels(Image.fromarray(images[int(item[0])]), image_size)
+    return lambda item: pixels(Image.fromarray(images[int(item[0])]), image_size, greys)
 
 
-def _read_file(root: Path, image_size: int, item: tuple[str, str]) -> Pixels | _Unread:
+def _read_file(root: Path, image_size: int, greys: Greys, item: tuple[str, str]) -> Pixels | _Unread:
     path, digest = item
     try:
         content = (root / path).read_bytes()
@@ -242,23 +267,9 @@ def _read_file(root: Path, image_size: int, item: tuple[str, str]) -> Pixels | _
         return _Unread("its content has changed", changed=True)
     try:
         with open_image(io.BytesIO(content)) as image:
-            return _pixels(image, image_size)
+            return pixels(image, image_size, greys)
     except Exception as error:  # noqa: BLE001 (a corrupt file makes Pillow raise anything)
         return _Unread(why(error), changed=False)
-
-
-def _pixels(image: Image.Image, image_size: int) -> Pixels:
-    """RGB (image_size, image_size, 3), as `keras.utils.load_img(..., interpolation="bilinear")` gives it.
-
-    Except that 16-bit grey is scaled to 8 bits, where Pillow's conversion would clip it to white.
-    """
-    if image.mode.startswith("I"):
-        grey = np.clip(np.asarray(image, np.int64), 0, 65535)
-        image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
-    image = image.convert("RGB")
-    if image.size != (image_size, image_size):
-        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
 
 
 def _readable(

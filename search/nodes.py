@@ -140,6 +140,7 @@ def _question(request: Request, mark: Path, uri: str) -> Question:
         source=str(settings["data"]),
         seed=request.seed,
         max_bad_files=float(str(settings["max_bad_files"])),
+        folders=str(settings["folders"]),
         fingerprint=place.dataset.fingerprint,
         files={name: digest(Path(name)) for name in named},
         cache=request.cache,

@@ -9,6 +9,7 @@ from search.request import Request
 
 STATES = 8  # two of them, each with weights, two slots of the optimizer and the best weights
 SPARE = 64 << 20
+FEW = 20
 
 
 def summary(request: Request) -> str:
@@ -21,6 +22,20 @@ def summary(request: Request) -> str:
         f"backbone {settings['backbone']} with weights {request.weights}, "
         f"{images} images of {len(request.images.classes)} classes at {request.image_size} pixels"
     )
+
+
+def about_images(request: Request) -> list[str]:
+    """What the user should know of the images, in lines: what is skipped, what else is special, how many of what."""
+    dataset = request.images
+    skipped = [f"skipped {path}: {reason}" for path, reason in dataset.skipped[:FEW]]
+    if len(dataset.skipped) > FEW:
+        skipped.append(f"skipped {len(dataset.skipped) - FEW} more; search.json names them all")
+    counts = sorted(dataset.counts.items(), key=lambda pair: pair[1])
+    more = len(counts) - FEW
+    shown = counts[:FEW] if more > 0 else sorted(counts)
+    larger = f", and {more} larger ones of up to {counts[-1][1]}" if more > 0 else ""
+    named = ", ".join(f"{name} {count}" for name, count in shown)
+    return [*skipped, *dataset.notes, f"images of each class: {named}{larger}"]
 
 
 def trials(request: Request) -> int:

@@ -23,7 +23,7 @@ class Question:
     Args:
         mark: a file in the storage that holds its own name.
         uri: of the folder that holds the mark, in object storage; empty where the storage is a folder.
-        source: of the images; `seed`, `max_bad_files` and `fingerprint` as this machine found them.
+        source: of the images; `seed`, `max_bad_files`, `folders` and `fingerprint` as this machine found them.
         files: path → SHA-256 in hex of the files of backbone and weights.
         cache: the node's.
         bytes: that images and features take there.
@@ -37,6 +37,7 @@ class Question:
     source: str
     seed: int
     max_bad_files: float
+    folders: str
     fingerprint: str
     files: Mapping[str, str]
     cache: Path
@@ -122,7 +123,9 @@ def _data(question: Question) -> list[str]:
     if wrong := data.faults(question.source):
         return [f"data {fault}" for fault in wrong]
     try:
-        found = data.find(question.source, seed=question.seed, max_bad_files=question.max_bad_files)
+        found = data.find(
+            question.source, seed=question.seed, max_bad_files=question.max_bad_files, folders=question.folders
+        )
     except (SearchError, OSError) as error:
         return [f"data {error}"]
     if found.fingerprint != question.fingerprint:

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -318,6 +318,11 @@ def now() -> str:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON for people and programs, atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_reading(best: Path, greys: Sequence[float], image_size: int) -> None:
+    """Write `reading.json` beside the winner's model: what images are read by, see `search.reading`."""
+    write_json(best / "reading.json", {"image_size": image_size, "greys": list(greys)})
 
 
 def write_text(path: Path, text: str) -> None:

@@ -164,7 +164,8 @@ def find(request: Request, progress: data.Progress) -> data.Dataset:
     """
     settings = request.space.settings
     bad = float(str(settings["max_bad_files"]))
-    return data.find(str(settings["data"]), seed=request.seed, max_bad_files=bad, progress=progress)
+    folders = str(settings["folders"])
+    return data.find(str(settings["data"]), seed=request.seed, max_bad_files=bad, folders=folders, progress=progress)
 
 
 def complete(request: Request, found: data.Dataset, preparation: Preparation, progress: data.Progress) -> Request:

@@ -116,10 +116,10 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
             record = Record(asked.folder, mirror=_mirror(asked, stack))
             record.create(status="running", **about, **_origin(options, given))
         try:
-            lines = [f"skipped {path}: {reason}" for path, reason in about["data"]["skipped"]]
+            lines = plan.about_images(asked)
             if record.damaged:
                 lines.append(f"{record.history.path}: {record.damaged} damaged lines are left out")
-            for line in [*lines, *about["data"]["notes"], plan.summary(asked)]:
+            for line in [*lines, plan.summary(asked)]:
                 shown.print(line, markup=False, highlight=False, soft_wrap=True)
             return _run(asked, record, preparation, cluster, resumed=bool(options.resume), shown=shown)
         except KeyboardInterrupt:

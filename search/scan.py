@@ -1,34 +1,43 @@
 """What an image folder holds: which files are images, of which class and split, and which cannot be used."""
 
 import hashlib
-import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
+from search import folders, machine, reading
 from search.errors import DataError
+from search.folders import LAYOUTS, PICTURES, WASTE, Folders
+from search.reading import ORDINARY, Header
 
-SPLITS = ("train", "val", "test")
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp")
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
-MAX_MEGAPIXELS = 50
-LAYOUTS = "DIR/<class>/* or DIR/{train,val,test}/<class>/*"
+# What lies beside images, by its ending; any other file of a class folder is an image, or a bad one.
+BESIDE = frozenset(
+    (
+        *(".txt", ".md", ".rst", ".html", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml"),
+        *(".ini", ".cfg", ".log", ".db", ".dvc", ".xmp", ".url", ".lnk"),
+    )
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _BATCH = 64
-_TOO_LARGE = f"more than {MAX_MEGAPIXELS} megapixels"
+_SIGNED = 64  # bytes in which a file says what it is
+_LFS = b"version https://git-lfs.github.com/spec/"
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
-    ("val", "valid", "validation"), "val"
+_LINKS = (
+    "links are not followed out of the folder: copy it with what they lead to, cp -rL FOLDER COPY "
+    "(git-annex: git annex get . && git annex unlock .; DVC: dvc config cache.type copy && dvc checkout --relink)"
 )
 
 
@@ -51,70 +60,79 @@ class Found:
     class_name: str
     split: str
     digest: str
+    header: Header = ORDINARY
 
 
 @dataclass(frozen=True)
 class Scan:
     """What a folder holds. Everything is sorted by path, so that it depends on the folder's content alone."""
 
-    classes: tuple[str, ...]  # of every class folder, empty ones too
-    given: bool  # the folder itself says train, val and test
+    folders: Folders
+    classes: tuple[str, ...]  # that hold images, be they bad ones
     images: tuple[Found, ...]
     bad: tuple[tuple[str, str], ...]  # (path, reason)
     notes: tuple[str, ...]
+    advice: tuple[str, ...]  # what to do where the folder cannot be used, a line each
 
 
-def scan(root: Path, progress: Progress = silent) -> Scan:
+@dataclass(frozen=True)
+class _Checked:
+    """A file: an image with its digest; or a bad one, with the reason, and advice if there is any; or neither."""
+
+    digest: str = ""
+    header: Header = ORDINARY
+    reason: str = ""
+    advice: str = ""
+
+
+def scan(root: Path, asked: str, progress: Progress = silent) -> Scan:
     """Find the images of a folder, read every header and hash every content, in threads.
 
     Args:
         root: a resolved path, so that links which leave it can be told.
+        asked: as for `folders.find`.
         progress: called after every few dozen files.
 
     Raises:
-        DataError: not readable, or splits of which some are missing.
+        DataError: not readable, or folders that look like splits and are not understood.
     """
     try:
-        given = _given_splits(root)
-        classes = _classes(root, given)
+        found = folders.find(root, asked)
     except OSError as error:
         raise DataError([why(error)], subject=str(root)) from error
-    inside: list[tuple[Path, str]] = []
-    outside, others = 0, 0
-    for path, obstacle in _walk(root, root, frozenset({root})):
-        if path.suffix.lower() not in EXTENSIONS and not (obstacle and path.is_dir()):
-            others += 1
-        elif not obstacle and not _in_class_folder(path.relative_to(root), given):
-            outside += 1
-        else:
-            inside.append((path, obstacle))
+    inside, others, waste = list[tuple[Path, str]](), list[Path](), list[Path]()
+    for path, obstacle in _walk(root, root, frozenset({root}), waste):
+        inside_class = found.place(path.relative_to(root)) or (obstacle and path.is_dir())
+        inside.append((path, obstacle)) if inside_class else others.append(path)
+    images, bad, classes, advice = list[Found](), list[tuple[str, str]](), set[str](), dict[str, None]()
     checked = in_threads(partial(_check, root), inside, "scanning images", progress)
-    images, bad = [], []
-    for (path, _), (digest, reason) in zip(inside, checked, strict=True):
+    for (path, _), one in zip(inside, checked, strict=True):
         relative = path.relative_to(root)
-        if reason:
-            bad.append((printable(relative.as_posix()), reason))
+        class_name, split = found.place(relative) or found.place(relative / "folder") or ("", "")
+        if one.digest:
+            images.append(Found(relative.as_posix(), class_name, split, one.digest, one.header))
+        elif one.reason:
+            bad.append((printable(relative.as_posix()), one.reason))
+            advice |= {one.advice: None} if one.advice else {}
         else:
-            class_name, split = (relative.parts[1], relative.parts[0]) if given else (relative.parts[0], "")
-            images.append(Found(relative.as_posix(), class_name, split, digest))
-    return Scan(classes, given, tuple(images), tuple(bad), _notes(outside, others))
-
-
-def open_image(file: IO[bytes]) -> Image.Image:
-    """Read an image's header; its content decides the format, not its name.
-
-    Raises:
-        Exception: of any kind; Pillow passes on what its decoders meet in a corrupt file. `why` puts it in words.
-    """
-    return Image.open(file, formats=FORMATS)
+            others.append(path)
+            continue
+        classes.add(class_name)
+    notes = (*found.notes, *_notes(others, waste, {image.path: image.header for image in images}))
+    held = tuple(sorted(classes - {""}))
+    alone = [folder for folder in folders.subfolders(root) if held == (folders.one_form(folder.name),)]
+    further_in = [line for folder in alone if (line := folders.further_in(root, folder))]
+    return Scan(found, held, tuple(images), tuple(bad), notes, (*advice, *further_in))
 
 
 def why(error: Exception) -> str:
     """Why an image could not be read, in a few words on one line."""
     if isinstance(error, Image.DecompressionBombError):
-        return _TOO_LARGE
+        return str(reading.TooLargeError())
+    if isinstance(error, reading.TooLargeError):
+        return str(error)
     if isinstance(error, UnidentifiedImageError):
-        return "not a PNG, JPEG, GIF, BMP or WebP image"
+        return "not a PNG, JPEG, GIF, BMP, WebP, TIFF, AVIF or HEIC image"
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return f"cannot be read: {printable(said.splitlines()[0])}"
 
@@ -131,7 +149,7 @@ def in_threads(
 
     Pillow's and Python's warnings about odd files stay silent meanwhile: what counts is whether a file can be decoded.
     """
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(16, machine.cpus())) as pool:
         for start in range(0, len(items), _BATCH):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -140,53 +158,28 @@ def in_threads(
             progress(what, start + len(results), len(items))
 
 
-def _given_splits(root: Path) -> bool:
-    """Whether the folder itself says train, val and test; a fault where it says only some of them."""
-    names = [folder.name for folder in _subfolders(root)]
-    missing = [split for split in SPLITS if split not in names]
-    words = [name for name in names if name.lower() in _SPLIT_WORDS]
-    if not missing or not words or (len(words) == 1 < len(names)):
-        return not missing
-    renames = {_SPLIT_WORDS[name.lower()]: name for name in words if name not in SPLITS}
-    advice = [f"rename '{renames[split]}' to '{split}'" if split in renames else f"add '{split}'" for split in missing]
-    fault = f"the folders {', '.join(words)} look like splits, which must be train, val and test: {', '.join(advice)}"
-    raise DataError([f"{fault}; or put every class directly below the folder, to have it split"], subject=str(root))
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _classes(root: Path, given: bool) -> tuple[str, ...]:
-    parents = [root / split for split in SPLITS] if given else [root]
-    return tuple(sorted({folder.name for parent in parents for folder in _subfolders(parent)}))
-
-
-def _in_class_folder(relative: Path, given: bool) -> bool:
-    parts = relative.parts
-    return len(parts) > 2 and parts[0] in SPLITS if given else len(parts) > 1
-
-
-def _walk(folder: Path, root: Path, above: frozenset[Path]) -> Iterator[tuple[Path, str]]:
+def _walk(folder: Path, root: Path, above: frozenset[Path], waste: list[Path]) -> Iterator[tuple[Path, str]]:
     """Every visible file below a folder with the obstacle to reading it, or ""; a folder too where it is the obstacle.
 
     Args:
         folder: where to look, links followed.
         root: what no link may leave.
         above: the real paths of the folder and of those the walk came through.
+        waste: gets the folders of `WASTE`, which are not entered.
     """
     try:
         paths = sorted(folder.iterdir())
-        folders = {path for path in paths if path.is_dir()}
+        below = {path for path in paths if path.is_dir()}
     except OSError as error:
         yield folder, why(error)
         return
     for path in paths:
-        if path.name.startswith("."):
+        if folders.left_out(path.name):
+            waste += [path] if path.name.lower() in WASTE else []
             continue
         obstacle = _obstacle(path, root, above) if path.is_symlink() else ""
-        if path in folders and not obstacle:
-            yield from _walk(path, root, above | {path.resolve()})
+        if path in below and not obstacle:
+            yield from _walk(path, root, above | {path.resolve()}, waste)
         else:
             yield path, obstacle
 
@@ -198,31 +191,64 @@ def _obstacle(link: Path, root: Path, above: frozenset[Path]) -> str:
         return "a link to itself"
     if not target.is_relative_to(root):
         return "a link that leaves the folder"
+    if not target.exists():
+        return "a link to nothing"
     return "a link to a folder above it" if target in above else ""
 
 
-def _check(root: Path, found: tuple[Path, str]) -> tuple[str, str]:
-    """The digest of a file's content, and why it cannot be used or ""."""
+def _check(root: Path, found: tuple[Path, str]) -> _Checked:
     path, obstacle = found
+    beside = path.suffix.lower() in BESIDE
     if obstacle:
-        return "", obstacle
-    if _UNPRINTABLE.search(str(path.relative_to(root))):
-        return "", "control characters in its name"
+        return _Checked() if beside else _Checked(reason=obstacle, advice=_LINKS if path.is_symlink() else "")
+    if _UNPRINTABLE.search(str(path.relative_to(root))) and not beside:
+        return _Checked(reason="control characters in its name")
     try:
         if not path.is_file():
-            return "", "not a file"
+            return _Checked(reason="not a file")
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            with open_image(file) as image:
-                return digest, _TOO_LARGE if image.width * image.height > MAX_MEGAPIXELS * 1_000_000 else ""
+            return _read(file)
+    except UnidentifiedImageError as error:
+        return _Checked() if beside else _told(path, why(error))
     except Exception as error:  # noqa: BLE001 (a corrupt file makes Pillow raise anything)
-        return "", why(error)
+        return _Checked(reason=why(error))
 
 
-def _notes(outside: int, others: int) -> tuple[str, ...]:
-    notes = []
-    if outside:
-        notes.append(f"image files left out because they lie outside the class folders: {outside}; expected {LAYOUTS}")
-    if others:
-        notes.append(f"files left out because of their extension: {others}; known are {' '.join(EXTENSIONS)}")
-    return tuple(notes)
+def _read(file: BufferedReader) -> _Checked:
+    with reading.open_image(file) as image:
+        header = reading.header(image)
+        file.seek(0)
+        return _Checked(hashlib.file_digest(file, "sha256").hexdigest(), header)
+
+
+def _told(path: Path, reason: str) -> _Checked:
+    """A file that is no image we read, with what its first bytes tell."""
+    with path.open("rb") as file:
+        signed = file.read(_SIGNED)
+    if signed.startswith(_LFS):
+        return _Checked(reason="a Git LFS pointer", advice="Git LFS pointers stand for the images: git lfs pull")
+    if signed[4:8] == b"ftyp" and signed[8:12] in _HEIF and "HEIF" not in reading.formats():
+        return _Checked(reason="a HEIC image", advice="to read HEIC images: pip install 'finetune-search[heic]'")
+    return _Checked(reason=reason)
+
+
+def _notes(others: Sequence[Path], waste: Sequence[Path], headers: dict[str, Header]) -> list[str]:
+    outside = [path for path in others if path.suffix.lower() in PICTURES]
+    rest = Counter(path.suffix.lower() or path.name for path in others if path.suffix.lower() not in PICTURES)
+    turned = sum(header.turned for header in headers.values())
+    shortened = sum(header.shortened for header in headers.values())
+    counted = {
+        f"image files left out because they lie outside the class folders: {len(outside)}; expected {LAYOUTS}": outside,
+        f"files left out because they are no images: {_counted(rest)}": rest,
+        f"folders of thumbnails or waste left out: {_counted(Counter(path.name for path in waste))}": waste,
+        f"images turned upright, as their orientation tag says: {turned}": turned,
+        f"images with 16 bits in each colour, of which the upper 8 are read: {shortened}": shortened,
+    }
+    return [note for note, what in counted.items() if what]
+
+
+def _counted(kinds: Counter[str], limit: int = 8) -> str:
+    """How many, and how many of each of the commonest kinds."""
+    parts = [f"{count} {printable(kind)}" for kind, count in kinds.most_common(limit)]
+    more = [f"{len(kinds) - limit} other kinds"] if len(kinds) > limit else []
+    return ", ".join([*parts, *more])

@@ -66,6 +66,11 @@ SETTINGS: Mapping[str, Setting] = {
     "weights": Setting("imagenet, none or a file; nothing: the backbone's own", None),
     "image_size": Setting("side of the images, in pixels; 0: what the backbone was made for", 0, low=0, high=4096),
     "max_bad_files": Setting("share of unreadable image files that is skipped; more is an error", 0.01, low=0, high=1),
+    "folders": Setting(
+        "what the folders of the data are; auto: classes, or splits where they are called so",
+        "auto",
+        choices=("auto", "classes"),
+    ),
     "augmented_views": Setting(
         "views of each training image, taken in turn by epoch: itself, and fixed random transforms", 1, low=1, high=1000
     ),

@@ -7,14 +7,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import PurePath
 
 import numpy as np
 
 from search.errors import DataError
-from search.scan import LAYOUTS, SPLITS, Found
+from search.folders import LAYOUTS, SPLITS
+from search.reading import ALL_GREYS, Greys, together
+from search.scan import Found
 
 _MOST_HELD_OUT_FIRST = ("test", "val", "train")
-_LISTED = 20
+_LISTED, _KINDS = 20, 8
 
 
 @dataclass(frozen=True)
@@ -27,29 +30,66 @@ class Dataset:
     labels: Mapping[str, tuple[int, ...]]  # index into classes
     skipped: tuple[tuple[str, str], ...]  # (relative path, reason)
     notes: tuple[str, ...]  # what else was left out, such as empty classes
-    fingerprint: str  # SHA-256 in hex over names, contents, labels and split
+    fingerprint: str  # SHA-256 in hex over names, contents, labels, split, and how images are read
     digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # SHA-256 in hex of each content
+    greys: Greys = ALL_GREYS  # what images with more than 8 bits of grey are scaled by
+    advice: tuple[str, ...] = ()  # what to do where it cannot be used, a line each
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Class → how many images it has in all."""
+        found = Counter(label for labels in self.labels.values() for label in labels)
+        return {name: found[number] for number, name in enumerate(self.classes)}
 
 
 def assign(images: Sequence[Found], seed: int, shares: Mapping[str, float]) -> list[Found]:
-    """Give every image a split, class by class: test and val their rounded shares but at least one, train the rest."""
-    members = defaultdict(list)
+    """Give every image a split, class by class: test and val their rounded shares but at least one, train the rest.
+
+    The shares are of different images: all copies of one go where it goes.
+    """
+    members: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, image in enumerate(images):
-        members[image.class_name].append(index)
+        members[image.class_name][image.digest].append(index)
     generator = np.random.default_rng(seed)
     chosen = ["train"] * len(images)
-    for _, indices in sorted(members.items()):
-        order = iter(generator.permutation(indices))
+    for _, copies in sorted(members.items()):
+        groups = {indices[0]: indices for indices in copies.values()}
+        order = iter(generator.permutation(list(groups)))
         for split, share in shares.items():
-            for index in islice(order, max(1, round(share * len(indices)))):
-                chosen[index] = split
+            for first in islice(order, max(1, round(share * len(groups)))):
+                for index in groups[first]:
+                    chosen[index] = split
     return [replace(image, split=split) for image, split in zip(images, chosen, strict=True)]
 
 
+def contradictions(images: Iterable[Found]) -> list[tuple[str, str]]:
+    """The images that are also in another class, for nobody can say which of them is right; with the reason."""
+    same: defaultdict[str, list[Found]] = defaultdict(list)
+    for image in images:
+        same[image.digest].append(image)
+    found = []
+    for copies in same.values():
+        for image in copies:
+            other = next((copy for copy in copies if copy.class_name != image.class_name), None)
+            if other:
+                reason = f"a contradiction: the same image as {other.path}, of class '{other.class_name}'"
+                found.append((image.path, reason))
+    return sorted(found)
+
+
 def gather(
-    source: str, classes: Sequence[str], images: Sequence[Found], bad: Sequence[tuple[str, str]], notes: Sequence[str]
+    source: str,
+    classes: Sequence[str],
+    images: Sequence[Found],
+    *,
+    bad: Sequence[tuple[str, str]] = (),
+    notes: Sequence[str] = (),
+    advice: Sequence[str] = (),
 ) -> Dataset:
-    """The dataset of images that each have a split; copies of a more held-out split's images are skipped."""
+    """The dataset of images that each have a split; copies of a more held-out split's images are skipped.
+
+    Greys are scaled by what the training images use: whoever judges must not have been seen.
+    """
     numbers = {name: number for number, name in enumerate(classes)}
     parts = {split: [image for image in images if image.split == split] for split in SPLITS}
     dataset = Dataset(
@@ -61,10 +101,21 @@ def gather(
         notes=tuple(notes),
         fingerprint="",
         digests={split: tuple(image.digest for image in part) for split, part in parts.items()},
+        greys=together(image.header.greys for image in parts["train"]),
+        advice=tuple(advice),
     )
     dataset = without(dataset, _copies(dataset))
-    content = json.dumps([dataset.classes, dataset.items, dataset.labels, dataset.digests])
-    return replace(dataset, fingerprint=hashlib.sha256(content.encode()).hexdigest())
+    turned = [image.path for image in images if image.header.turned]
+    deep = sum(image.header.greys is not None for image in images)
+    content: list[object] = [dataset.classes, dataset.items, dataset.labels, dataset.digests]
+    content += [turned] * bool(turned) + [dataset.greys] * bool(deep)  # where all are read as they are: as ever
+    black, white = dataset.greys
+    scaled = [f"images with more than 8 bits of grey: {deep}; {black:g} becomes 0, {white:g} becomes 255"]
+    return replace(
+        dataset,
+        notes=(*dataset.notes, *scaled * bool(deep)),
+        fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+    )
 
 
 def _copies(dataset: Dataset) -> list[tuple[str, str]]:
@@ -105,43 +156,50 @@ def demand_usable(dataset: Dataset, max_bad_files: float) -> None:
     """
     usable, bad = sum(map(len, dataset.items.values())), len(dataset.skipped)
     allowed = math.ceil(round(max_bad_files * (usable + bad), 9))
-    listed = listing(dataset.skipped)
     faults = []
     if not usable + bad:
         notes = f" ({'; '.join(dataset.notes)})" if dataset.notes else ""
         faults = [f"no images in it; expected {LAYOUTS}{notes}"]
     elif not usable:
-        faults = [f"none of its image files can be used, {bad} in all:{listed}"]
+        faults = [f"none of its image files can be used, {bad} in all:{listing(dataset.skipped)}"]
     else:
         if bad > allowed:
             enough = math.ceil(100 * bad / (usable + bad)) / 100
             limit = f"max_bad_files={max_bad_files:g} allows {allowed}"
             advice = f"remove them, or allow them with --set max_bad_files={enough:g}"
+            listed = listing(dataset.skipped)
             faults += [f"{bad} of its {usable + bad} image files cannot be used, {limit}; {advice}:{listed}"]
-        if len(dataset.classes) < 2:
-            faults += [f"only one class, '{dataset.classes[0]}', holds usable images; at least two are needed"]
+        used = [name for name, count in dataset.counts.items() if count]
+        if len(used) < 2:
+            faults += [f"only one class, '{used[0]}', holds usable images; at least two are needed"]
         faults += _gaps(dataset)
     if faults:
+        faults[-1] += "".join(f"\n    {line}" for line in dataset.advice)
         raise DataError(faults, subject=dataset.source)
 
 
 def _gaps(dataset: Dataset) -> list[str]:
-    """A fault for every class that has no image in some split."""
-    counts = {split: Counter(dataset.labels[split]) for split in SPLITS}
-    faults = []
+    """A fault for every class that has no image in some split; for many, how many more there are."""
+    held: defaultdict[int, dict[str, str]] = defaultdict(dict)  # class → digest → split
+    for split in SPLITS:
+        for label, digest in zip(dataset.labels[split], dataset.digests[split], strict=True):
+            held[label][digest] = split
+    rule = f"each of {', '.join(SPLITS)} needs at least one of every class"
+    faults, counts = [], dataset.counts
     for number, name in enumerate(dataset.classes):
-        missing = [split for split in SPLITS if not counts[split][number]]
-        if missing:
-            total = sum(counts[split][number] for split in SPLITS)
-            rule = f"each of {', '.join(SPLITS)} needs at least one of every class"
-            none = f"{total} in all, none in {' and '.join(missing)}"
+        if missing := [split for split in SPLITS if split not in held[number].values()]:
+            different, total = len(held[number]), counts[name]
+            counted = f"{total} in all" + (f", {different} without copies" if different < total else "")
+            none = f"{counted}, none in {' and '.join(missing)}"
             faults.append(f"class '{name}' has too few images for a split: {none}; {rule}")
-    return faults
+    more = len(faults) - _LISTED
+    return faults if more <= 0 else [*faults[:_LISTED], f"{more} more classes have too few images for a split"]
 
 
 def listing(bad: Sequence[tuple[str, str]]) -> str:
-    """The first of the bad files with their reasons, each on a line of its own, and how many more there are."""
+    """The first of the bad files with their reasons, each on a line of its own, and how many more there are of what."""
     lines = [f"{path}: {reason}" for path, reason in bad[:_LISTED]]
-    if len(bad) > _LISTED:
-        lines.append(f"and {len(bad) - _LISTED} more")
+    if rest := bad[_LISTED:]:
+        kinds = Counter(f"{PurePath(path).parent}/*{PurePath(path).suffix}" for path, _ in rest).most_common(_KINDS)
+        lines.append(f"and {len(rest)} more: {', '.join(f'{count} {kind}' for kind, count in kinds)}")
     return "".join(f"\n    {line}" for line in lines)

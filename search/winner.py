@@ -10,7 +10,7 @@ from search.cluster import elsewhere, leave_out
 from search.console import Display
 from search.data import SPLITS
 from search.errors import CheckpointError, NodeError, NoUsableTrialError, StorageError, cause
-from search.record import Record, Row, write_json
+from search.record import Record, Row, write_json, write_reading
 from search.request import Request
 from search.worker import Export
 
@@ -81,7 +81,7 @@ def export_best(
 
 
 def write_figures(request: Request, record: Record, winner: Row, tested: dict[str, Any]) -> dict[str, Any]:
-    """Write the winner's figures and the split."""
+    """Write the winner's figures, the split, and how images are read."""
     dataset = request.images
     metrics = {
         "trial": winner.trial,
@@ -93,6 +93,7 @@ def write_figures(request: Request, record: Record, winner: Row, tested: dict[st
     write_json(record.best / "metrics.json", metrics)
     items = {split: list(dataset.items[split]) for split in SPLITS}
     write_json(record.best / "split.json", {"data": dataset.source, **items})
+    write_reading(record.best, dataset.greys, request.image_size)
     return metrics
 
 

@@ -60,6 +60,8 @@ ORDER = (
     "data",
     "splits",
     "scan",
+    "reading",
+    "folders",
     "space",
     "parameters",
     "settings",

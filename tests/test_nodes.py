@@ -32,6 +32,7 @@ def question(tmp_path: Path) -> Question:
         source=str(tmp_path / "photos"),
         seed=0,
         max_bad_files=0.0,
+        folders="auto",
         fingerprint=data.find(str(tmp_path / "photos"), seed=0, max_bad_files=0.0).fingerprint,
         files={str(weights): digest(weights)},
         cache=tmp_path / "cache",

@@ -1,0 +1,217 @@
+"""What the folders of a data set are: classes, splits that hold classes, or something that must be asked about."""
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+from search.errors import DataError
+
+SPLITS = ("train", "val", "test")
+LAYOUTS = "DIR/<class>/* or DIR/{train,val,test}/<class>/*"
+CLASSES = "--set folders=classes"
+# Of pictures, by which files are counted that nobody opens.
+PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif")
+# Thumbnails and waste that network drives, archives and systems leave behind; in lower case.
+WASTE = frozenset(
+    ("@eadir", ".@__thumb", "__macosx", "#recycle", "@recycle", "$recycle.bin", "#snapshot", "lost+found")
+)
+
+_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation"),
+    "test": ("test", "testing", "holdout"),
+}
+_SPLIT_OF = {word: split for split, words in _WORDS.items() for word in words}
+_FILLERS = frozenset(
+    (
+        "set",
+        "data",
+        "dataset",
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "picture",
+        "pictures",
+        "photo",
+        "photos",
+        "split",
+        "dir",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Folders:
+    """What the folders directly below a data set's are.
+
+    Args:
+        splits: folder → its split, where the folder is split already; empty where its folders are classes.
+        classes: the names of all class folders, sorted.
+        notes: what the user should know of it.
+    """
+
+    splits: Mapping[str, str] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def place(self, path: PurePath) -> tuple[str, str] | None:
+        """The class and the split of a file, the split empty where it is not given; `None` outside the class folders.
+
+        Args:
+            path: relative to the data set's folder.
+        """
+        *folders, _ = path.parts
+        split = self.splits.get(folders.pop(0), "") if self.splits and folders else ""
+        if not folders or (self.splits and not split):
+            return None
+        return one_form(folders[0]), split
+
+
+def find(root: Path, asked: str) -> Folders:
+    """Tell what the folders of a data set are.
+
+    Args:
+        root: the data set's folder.
+        asked: `classes` where its folders are classes, whatever they look like; else `auto`.
+
+    Raises:
+        DataError: they look like splits, but not whole or not by name.
+        OSError: not readable.
+    """
+    folders = subfolders(root)
+    splits = {} if asked == "classes" else _splits(root, folders)
+    parents = [root / name for name in splits] or [root]
+    named = defaultdict(set)
+    for parent in parents:
+        for folder in subfolders(parent):
+            named[one_form(folder.name)].add(folder.name)
+    notes = [
+        *_split_notes(splits, folders),
+        *_hidden(parents),
+        *(
+            f"class '{name}' is written in {len(forms)} Unicode forms, and taken for one"
+            for name, forms in sorted(named.items())
+            if len(forms) > 1
+        ),
+    ]
+    return Folders(splits, tuple(sorted(named)), tuple(notes))
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, but for hidden ones and waste; links to folders count."""
+    return _folders(folder, lambda name: not left_out(name))
+
+
+def left_out(name: str) -> bool:
+    """Whether a file or folder of this name is never looked at."""
+    return name.startswith(".") or name.lower() in WASTE
+
+
+def one_form(name: str) -> str:
+    """The name in one Unicode form (NFC): file systems and archives change the form."""
+    return unicodedata.normalize("NFC", name)
+
+
+def further_in(root: Path, folder: Path) -> str:
+    """What to give instead of a data set's folder that holds images in `folder` alone, as a line; "": nothing else.
+
+    Args:
+        folder: directly below `root`.
+    """
+    while len(folders := subfolders(folder)) == 1:
+        (folder,) = folders
+    if not folders:
+        return ""
+    inside = folder.relative_to(root).as_posix()
+    return f"inside '{inside}' are the folders {_listed(folders)}: if these are the classes, give --data {folder}"
+
+
+def _splits(root: Path, folders: Sequence[Path]) -> dict[str, str]:
+    """Folder → split, by their names; a fault where they look like splits and are not understood."""
+    known = {folder.name: split for folder in folders if (split := _split_of(folder.name))}
+    if len(known) <= 1 < len(folders):
+        _demand_no_splits(root, folders)
+        return {}
+    faults = []
+    for split in SPLITS:
+        same = [name for name, one in known.items() if one == split]
+        if len(same) > 1:
+            faults.append(f"the folders {' and '.join(same)} both look like the split '{split}'; keep one of them")
+        elif known and not same and split != "val":
+            faults.append(f"{', '.join(known)} looks like a split, and there is no '{split}' beside it; add it")
+    faults += [
+        f"{name} looks like a split, and holds no class folders; expected {name}/<class>/*"
+        for name in known
+        if not subfolders(root / name)
+    ]
+    if faults:
+        ways = [f"give --data {root / name}, to have it split" for name, split in known.items() if split == "train"]
+        raise DataError([*faults, f"or {', or '.join([*ways, _either()])}"], subject=str(root))
+    return known
+
+
+def _demand_no_splits(root: Path, folders: Sequence[Path]) -> None:
+    """Raise where folders hold the same folders, as splits do: a network would learn to tell splits apart."""
+    readable = [folder for folder in folders if os.access(folder, os.R_OK | os.X_OK)]
+    deep = {folder.name: inside for folder in readable if len(inside := subfolders(folder)) > 1}
+    if len(deep) < 2:
+        return
+    names = [{one_form(folder.name) for folder in inside} for inside in deep.values()]
+    common, every = set.intersection(*names), set.union(*names)
+    if len(common) < 2 or 2 * len(common) < len(every):
+        return
+    held = _listed([Path(name) for name in sorted(common)])
+    fault = (
+        f"the folders {_listed(list(map(Path, deep)))} each hold the folders {held}, as splits do: if they are splits"
+    )
+    raise DataError([f"{fault}, call them train, val and test, or {_either()}"], subject=str(root))
+
+
+def _either() -> str:
+    return f"{CLASSES}, if the folders are classes"
+
+
+def _split_of(name: str) -> str | None:
+    """The split that a folder's name stands for, such as `Training_set` or `test-images`; `None`: none."""
+    words = [re.sub(r"(.)sets?$", r"\1", word) for word in re.findall(r"[a-z]+", name.lower())]
+    telling = [word for word in words if word not in _FILLERS]
+    return _SPLIT_OF.get(telling[0]) if len(telling) == 1 else None
+
+
+def _split_notes(splits: Mapping[str, str], folders: Sequence[Path]) -> list[str]:
+    renamed = [f"'{name}' for {split}" for name, split in splits.items() if name != split]
+    beside = [folder for folder in folders if splits and folder.name not in splits]
+    notes = [f"folders are taken for splits: {', '.join(renamed)}"] if renamed else []
+    return notes + ([f"folders beside the splits are left out: {_listed(beside)}"] if beside else [])
+
+
+def _hidden(parents: Sequence[Path]) -> list[str]:
+    """A note of hidden folders where classes are expected, if files with a picture's ending lie in them."""
+    hidden = [folder for parent in parents for folder in _folders(parent, lambda name: name.startswith("."))]
+    found = [folder for folder in hidden if folder.name.lower() not in WASTE and _holds_pictures(folder)]
+    return [f"hidden folders are left out, with the images in them: {_listed(found)}"] if found else []
+
+
+def _holds_pictures(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(PICTURES) for entry in entries)
+
+
+def _folders(folder: Path, wanted: Callable[[str], bool]) -> list[Path]:
+    with os.scandir(folder) as entries:
+        names = [
+            entry.name
+            for entry in entries
+            if wanted(entry.name) and (Path(entry).is_dir() if entry.is_symlink() else entry.is_dir())
+        ]
+    return [folder / name for name in sorted(names)]
+
+
+def _listed(folders: Sequence[Path], limit: int = 8) -> str:
+    more = f" and {len(folders) - limit} more" if len(folders) > limit else ""
+    return ", ".join(folder.name for folder in folders[:limit]) + more

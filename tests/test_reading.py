@@ -1,0 +1,281 @@
+"""An image is read in one way: by the search, by the README's recipe, and by plain Keras where that reads it well."""
+
+import hashlib
+import io
+import json
+import re
+import struct
+import textwrap
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageOps
+
+from search import data, reading
+from search.record import write_reading
+
+SIZE = 8
+README = Path(__file__).parents[1] / "README.md"
+ORIENTATIONS = range(1, 9)  # https://exiftool.org/TagNames/EXIF.html
+TAGGED = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
+LOW, HIGH = 29_000, 31_000  # hundredths of a kelvin, as thermal cameras store them
+Pixels = np.ndarray
+Read = tuple[data.Dataset, dict[str, Pixels]]
+
+
+def paint(number: int, size: tuple[int, int] = (11, 13)) -> Image.Image:
+    """An image in colours that no other number gives."""
+    return Image.fromarray(np.random.default_rng(number).integers(0, 256, (size[1], size[0], 4), np.uint8))
+
+
+def save_plain(folder: Path) -> None:
+    """One image of every format and mode that plain Keras reads well."""
+    colour = paint(0)
+    plain = colour.convert("RGB")
+    palette = plain.quantize(16)
+    plain.save(folder / "rgb.png")
+    colour.save(folder / "rgba.png")
+    plain.convert("L").save(folder / "grey.png")
+    plain.convert("1").save(folder / "bilevel.png")
+    colour.convert("LA").save(folder / "la.png")
+    palette.save(folder / "palette.png")
+    palette.save(folder / "transparent_colour.png", transparency=3)
+    palette.save(folder / "transparent.png", transparency=bytes(range(0, 256, 16)))
+    plain.save(folder / "frames.png", save_all=True, append_images=[plain.rotate(90)])
+    plain.save(folder / "rgb.jpg")
+    plain.save(folder / "rgb.jfif", "JPEG")
+    plain.save(folder / "two.jpg", "MPO", save_all=True, append_images=[plain.rotate(90)])
+    plain.convert("L").save(folder / "grey.jpeg")
+    plain.convert("CMYK").save(folder / "cmyk.jpg")
+    plain.save(folder / "frames.gif", save_all=True, append_images=[plain.rotate(90)])
+    palette.save(folder / "transparent.gif", transparency=3)
+    plain.save(folder / "rgb.bmp")
+    palette.save(folder / "palette.bmp")
+    plain.save(folder / "rgb.webp")
+    colour.save(folder / "rgba.webp", lossless=True)
+    plain.save(folder / "rgb.tif")
+    colour.save(folder / "rgba.tiff")
+    plain.save(folder / "packed.tif", compression="tiff_lzw")
+    plain.convert("CMYK").save(folder / "cmyk.tif")
+    plain.save(folder / "pages.tif", save_all=True, append_images=[plain.rotate(90)])
+    plain.save(folder / "rgb.avif")
+    plain.save(folder / "rgb.heic", "HEIF")
+    plain.resize((SIZE, SIZE)).save(folder / "right_size.png")
+    plain.save(folder / "no ending", "PNG")
+    plain.save(folder / "in truth a jpeg.png", "JPEG", quality=71)
+    plain.save(folder / "in truth a png.txt", "PNG", compress_level=1)
+
+
+def turned(orientation: int, kind: str, number: int) -> bytes:
+    """A file whose tag says how it is to be turned."""
+    tags, file = Image.Exif(), io.BytesIO()
+    tags[ExifTags.Base.Orientation] = orientation
+    paint(number).convert("RGB").save(file, kind, exif=tags)
+    return file.getvalue()
+
+
+def late_tag(content: bytes) -> bytes:
+    """A PNG with its tags behind its pixels, where the standard allows them too."""
+    chunks, at = [], 8
+    while at < len(content):
+        length = struct.unpack(">I", content[at : at + 4])[0] + 12
+        chunks.append(content[at : at + length])
+        at += length
+    tags = [chunk for chunk in chunks if chunk[4:8] == b"eXIf"]
+    others = [chunk for chunk in chunks if chunk not in tags]
+    return content[:8] + b"".join([*others[:-1], *tags, others[-1]])
+
+
+def save_turned(folder: Path) -> None:
+    """Files with every orientation, in every format that has tags."""
+    for position, kind in enumerate(TAGGED):
+        for orientation in ORIENTATIONS:
+            content = turned(orientation, kind, 10 * position + orientation)
+            (folder / f"turned{orientation}.{kind.lower()}").write_bytes(content)
+    (folder / "late.png").write_bytes(late_tag(turned(6, "PNG", 60)))
+
+
+def colour_of_16_bits(path: Path) -> None:
+    """A PNG with 16 bits in each colour, which Pillow does not write."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    values = np.random.default_rng(5).integers(0, 65536, (9, 7, 3)).astype(">u2")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 7, 9, 16, 2, 0, 0, 0))
+    rows = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in values)))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + rows + chunk(b"IEND", b""))
+
+
+def save_deep(folder: Path) -> None:
+    """Greys of more than 8 bits in every form, each with both ends of the range."""
+    greys = np.linspace(LOW, HIGH, 9 * 7).reshape(9, 7)
+    Image.fromarray(greys.astype("uint16")).save(folder / "16.png")
+    Image.fromarray(greys.astype("uint16").T).save(folder / "16.tif")
+    Image.fromarray(greys.astype("uint16")[::-1]).save(folder / "packed16.tif", compression="tiff_lzw")
+    Image.fromarray(greys.astype("int32")[:, ::-1]).save(folder / "32.tif")
+    Image.fromarray(greys.astype("float32")[::-1, ::-1]).save(folder / "fractions.tif")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Read:
+    """A data set of all kinds of files, and how the search reads each of them."""
+    assert "HEIF" in reading.formats()
+    root = tmp_path_factory.mktemp("reading")
+    folders = [root / "photos" / split / name for split in data.SPLITS for name in ("a", "b")]
+    for number, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        paint(100 + number).save(folder / "any.png")
+    save_plain(folders[0])
+    save_turned(folders[0])
+    save_deep(folders[0])
+    colour_of_16_bits(folders[0] / "48.png")
+    beyond = np.linspace(0, 65535, 40).astype("uint16").reshape(5, 8)  # more than any training image has
+    Image.fromarray(beyond).save(folders[2] / "beyond.png")
+    Image.fromarray(beyond[::-1]).save(folders[4] / "beyond.png")
+    return found(root / "photos", root / "cache")
+
+
+def found(folder: Path, cache: Path) -> Read:
+    """A folder's data set, and how the search reads each image."""
+    looked = data.find(str(folder), seed=0, max_bad_files=0)
+    dataset = data.decode(looked, max_bad_files=0, image_size=SIZE, cache=cache)
+    read = {}
+    for split in data.SPLITS:
+        images, _ = data.load(dataset, split, SIZE, cache)
+        read |= dict(zip(dataset.items[split], images, strict=True))
+    return dataset, read
+
+
+@pytest.fixture(scope="module")
+def recipe(photos: Read, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The README's recipe, run as it stands beside a model and what it was read by."""
+    text = README.read_text("utf-8").partition("Use the model anywhere")[2]
+    code = re.search(r"(?:^    .*\n|^\n(?=    ))+", text, re.M)
+    assert code
+    folder = tmp_path_factory.mktemp("recipe")
+    (folder / "best").mkdir()
+    write_reading(folder / "best", photos[0].greys, SIZE)
+    images = keras.Input((SIZE, SIZE, 3))
+    keras.Model(images, keras.layers.GlobalAveragePooling2D()(images)).save(folder / "best" / "model.keras")
+    paint(3).convert("RGB").save(folder / "cat.jpg")
+    names: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        exec(textwrap.dedent(code[0]), names)  # noqa: S102 our own README
+    return names
+
+
+def quietly(call: Callable[[Path], Any], path: Path) -> Pixels:
+    """What a call makes of a file; Keras's and Pillow's warnings are not at stake."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return np.asarray(call(path))
+
+
+def as_keras_loads(path: Path) -> Image.Image:
+    """What people feed a model who do not know the recipe."""
+    return keras.utils.load_img(path, target_size=(SIZE, SIZE), interpolation="bilinear")
+
+
+def test_the_recipe_reads_what_the_search_read(photos: Read, recipe: dict[str, Any]) -> None:
+    """The exported model sees other pixels in use than in the search."""
+    dataset, read = photos
+    assert dataset.skipped == ()
+    assert len(read) == 6 + 31 + 5 * 8 + 1 + 5 + 1 + 2
+    for item, pixels in read.items():
+        assert np.array_equal(quietly(recipe["pixels"], Path(dataset.source) / item), pixels), item
+    assert recipe["probabilities"].shape == (1, 3)
+
+
+def test_plain_files_are_as_keras_loads_them(photos: Read) -> None:
+    """Who uses `load_img` for ordinary files gets other pixels than the search."""
+    dataset, read = photos
+    plain = {
+        item: pixels for item, pixels in read.items() if not re.search(r"turned|late|16|32|fractions|beyond", item)
+    }
+    assert len(plain) == 6 + 31 + 1
+    for item, pixels in plain.items():
+        assert np.array_equal(quietly(as_keras_loads, Path(dataset.source) / item), pixels), item
+
+
+@pytest.mark.parametrize("kind", TAGGED)
+def test_tagged_images_are_upright(photos: Read, kind: str) -> None:
+    """Pictures that are upright only by their tag lie on their side, and the network learns from them so."""
+    _, read = photos
+    for orientation in ORIENTATIONS:
+        with Image.open(io.BytesIO(turned(orientation, kind, 10 * TAGGED.index(kind) + orientation))) as image:
+            upright = ImageOps.exif_transpose(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+            as_stored = Image.fromarray(np.asarray(image)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        pixels = read[f"train/a/turned{orientation}.{kind.lower()}"]
+        assert np.array_equal(upright, pixels)
+        assert np.array_equal(as_stored, pixels) == (orientation == 1 or kind == "TIFF")  # Pillow turns TIFF itself
+
+
+def test_notes_tell_how_images_are_read(photos: Read) -> None:
+    """Images are turned or scaled without a word."""
+    dataset, _ = photos
+    assert dataset.notes == (
+        "images turned upright, as their orientation tag says: 35",
+        "images with 16 bits in each colour, of which the upper 8 are read: 1",
+        "images with more than 8 bits of grey: 7; 29000 becomes 0, 31000 becomes 255",
+    )
+
+
+def test_deep_greys_use_the_range_of_the_training_images(photos: Read) -> None:
+    """Few greys are left of 9 to 14 bits in a 16-bit file; or test images decide how training images look."""
+    dataset, read = photos
+    assert dataset.greys == (LOW, HIGH)
+    for item in ("16.png", "16.tif", "packed16.tif", "32.tif", "fractions.tif"):
+        assert len(np.unique(read[f"train/a/{item}"])) > 40, item
+    assert {0, 255} <= set(read["test/a/beyond.png"].ravel().tolist())
+
+
+@pytest.mark.parametrize(
+    ("values", "greys"),
+    [
+        ([[0, 4095]], (0, 4095)),
+        ([[7, 7]], (7, 8)),
+        ([[-5, 5]], (-5, 5)),
+        ([[0.25, 0.5]], (0.25, 0.5)),
+    ],
+)
+def test_ranges(tmp_path: Path, values: list[list[float]], greys: tuple[float, float]) -> None:
+    """A range is wrong, or one without width divides by zero."""
+    whole = all(value == int(value) for row in values for value in row)
+    Image.fromarray(np.array(values, "int32" if whole else "float32")).save(tmp_path / "one.tif")
+    with Image.open(tmp_path / "one.tif") as image:
+        together = reading.together([None, reading.header(image).greys])
+        assert together == greys
+        assert reading.pixels(image, SIZE, together).dtype == np.uint8
+
+
+def test_values_that_are_no_numbers_are_bad(tmp_path: Path) -> None:
+    """One not-a-number makes the range of all images one."""
+    for name in "ab":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(10):
+            paint(ord(name) + 100 * number).save(tmp_path / "photos" / name / f"{number}.png")
+    Image.fromarray(np.array([[np.nan, 1]], "float32")).save(tmp_path / "photos" / "a" / "nan.tif")
+    dataset = data.find(str(tmp_path / "photos"), seed=0, max_bad_files=0.1)
+    assert dataset.skipped == (("a/nan.tif", "cannot be read: it holds values that are no numbers"),)
+
+
+def test_the_fingerprint_tells_how_images_are_read(tmp_path: Path) -> None:
+    """Features of images read in another way are taken; or those of ordinary data are lost with a new version."""
+    for number, folder in enumerate([tmp_path / split / name for split in data.SPLITS for name in "ab"]):
+        folder.mkdir(parents=True)
+        paint(number).convert("RGB").save(folder / "any.png")
+    dataset = data.find(str(tmp_path), seed=0, max_bad_files=0)
+    asked = [dataset.classes, dataset.items, dataset.labels, dataset.digests]
+    assert hashlib.sha256(json.dumps(asked).encode()).hexdigest() == dataset.fingerprint
+    (tmp_path / "train" / "a" / "any.png").write_bytes(turned(6, "PNG", 0))
+    tagged = data.find(str(tmp_path), seed=0, max_bad_files=0)
+    asked = [tagged.classes, tagged.items, tagged.labels, tagged.digests]
+    assert hashlib.sha256(json.dumps(asked).encode()).hexdigest() != tagged.fingerprint
