@@ -364,9 +364,7 @@ def test_unusable_folders(tmp_path: Path) -> None:
     ]
     few = flat(tmp_path / "few", {"a": 2, "b": 4})
     rule = "each of train, val, test needs at least one of every class"
-    assert [f"class 'a' has too few images for a split: 2 in all, none in train; {rule}"] == faults(
-        few, tmp_path
-    )
+    assert [f"class 'a' has too few images for a split: 2 in all, none in train; {rule}"] == faults(few, tmp_path)
 
 
 def test_message_names_the_folder(tmp_path: Path) -> None:

@@ -333,7 +333,9 @@ def test_copies_alone_are_too_few(tmp_path: Path) -> None:
     root = folder(tmp_path, {"cat": 4, "dog": 1})
     for number in range(9):
         shutil.copy(root / "dog" / "000.png", root / "dog" / f"copy{number}.png")
-    assert faults(root)[0].startswith("class 'dog' has too few images for a split: 10 in all, 1 without copies, none in ")
+    assert faults(root)[0].startswith(
+        "class 'dog' has too few images for a split: 10 in all, 1 without copies, none in "
+    )
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["to split", "split"])
