@@ -198,8 +198,7 @@ def _hidden(parents: Sequence[Path]) -> list[str]:
 
 
 def _holds_pictures(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(entry.name.lower().endswith(PICTURES) for entry in entries)
+    return any(name.lower().endswith(PICTURES) for _, _, names in os.walk(folder) for name in names)
 
 
 def _folders(folder: Path, wanted: Callable[[str], bool]) -> list[Path]:

@@ -43,11 +43,13 @@ class Header:
         greys: its least and its greatest value, where it has more than 8 bits of grey; `None` where it has not.
         turned: whether its orientation tag says that it is not upright as it is stored.
         shortened: whether it has 16 bits in each colour, of which Pillow reads the upper 8.
+        paged: whether it is a TIFF of several pages, of which the first is read.
     """
 
     greys: Greys | None = None
     turned: bool = False
     shortened: bool = False
+    paged: bool = False
 
 
 ORDINARY = Header()
@@ -92,7 +94,8 @@ def header(image: Image.Image) -> Header:
     """
     turned = _orientation(image) not in (None, 1)
     shortened = not _is_deep(image) and ";16" in str(getattr(image, "tile", ""))
-    return Header(_extremes(image) if _is_deep(image) else None, turned, shortened)
+    paged = image.format == "TIFF" and getattr(image, "n_frames", 1) > 1
+    return Header(_extremes(image) if _is_deep(image) else None, turned, shortened, paged)
 
 
 def together(found: Iterable[Greys | None]) -> Greys:

@@ -118,7 +118,7 @@ def scan(root: Path, asked: str, progress: Progress = silent) -> Scan:
             others.append(path)
             continue
         classes.add(class_name)
-    notes = (*found.notes, *_notes(others, waste, {image.path: image.header for image in images}))
+    notes = (*found.notes, *_notes(others, waste, [image.header for image in images]))
     held = tuple(sorted(classes - {""}))
     alone = [folder for folder in folders.subfolders(root) if held == (folders.one_form(folder.name),)]
     further_in = [line for folder in alone if (line := folders.further_in(root, folder))]
@@ -127,10 +127,8 @@ def scan(root: Path, asked: str, progress: Progress = silent) -> Scan:
 
 def why(error: Exception) -> str:
     """Why an image could not be read, in a few words on one line."""
-    if isinstance(error, Image.DecompressionBombError):
+    if isinstance(error, Image.DecompressionBombError | reading.TooLargeError):
         return str(reading.TooLargeError())
-    if isinstance(error, reading.TooLargeError):
-        return str(error)
     if isinstance(error, UnidentifiedImageError):
         return "not a PNG, JPEG, GIF, BMP, WebP, TIFF, AVIF or HEIC image"
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -232,17 +230,19 @@ def _told(path: Path, reason: str) -> _Checked:
     return _Checked(reason=reason)
 
 
-def _notes(others: Sequence[Path], waste: Sequence[Path], headers: dict[str, Header]) -> list[str]:
+def _notes(others: Sequence[Path], waste: Sequence[Path], headers: Sequence[Header]) -> list[str]:
     outside = [path for path in others if path.suffix.lower() in PICTURES]
     rest = Counter(path.suffix.lower() or path.name for path in others if path.suffix.lower() not in PICTURES)
-    turned = sum(header.turned for header in headers.values())
-    shortened = sum(header.shortened for header in headers.values())
+    turned = sum(header.turned for header in headers)
+    shortened = sum(header.shortened for header in headers)
+    paged = sum(header.paged for header in headers)
     counted = {
         f"image files left out because they lie outside the class folders: {len(outside)}; expected {LAYOUTS}": outside,
         f"files left out because they are no images: {_counted(rest)}": rest,
         f"folders of thumbnails or waste left out: {_counted(Counter(path.name for path in waste))}": waste,
         f"images turned upright, as their orientation tag says: {turned}": turned,
         f"images with 16 bits in each colour, of which the upper 8 are read: {shortened}": shortened,
+        f"TIFF images of several pages, of which the first is read: {paged}": paged,
     }
     return [note for note, what in counted.items() if what]
 

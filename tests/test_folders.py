@@ -250,7 +250,9 @@ def test_what_lies_beside_images_is_counted_by_ending(tmp_path: Path) -> None:
 
 def test_waste_is_left_out_and_told(tmp_path: Path) -> None:
     """The thumbnails that a network drive keeps are trained on, or are a class of their own."""
-    root = folder(tmp_path, {"cat": 4, "dog": 4, "dog/@eaDir/000.png": 2, "@eaDir": 2, "__MACOSX/cat": 3, ".bird": 2})
+    root = folder(
+        tmp_path, {"cat": 4, "dog": 4, "dog/@eaDir/000.png": 2, "@eaDir": 2, "__MACOSX/cat": 3, ".bird/2019": 2}
+    )
     dataset = found(root)
     assert dataset.classes == ("cat", "dog")
     assert sum(sizes(dataset)) == 8

@@ -224,6 +224,7 @@ def test_notes_tell_how_images_are_read(photos: Read) -> None:
     assert dataset.notes == (
         "images turned upright, as their orientation tag says: 35",
         "images with 16 bits in each colour, of which the upper 8 are read: 1",
+        "TIFF images of several pages, of which the first is read: 1",
         "images with more than 8 bits of grey: 7; 29000 becomes 0, 31000 becomes 255",
     )
 
