@@ -43,6 +43,7 @@ def described(request: Request) -> dict[str, Any]:
             "skipped": [list(item) for item in dataset.skipped],
             "notes": list(dataset.notes),
         },
+        "notes": list(request.notes),
         "trained_parameters": {str(depth): count for depth, count in request.trained.items()},
         "blocks": len(request.features.shapes),
         "resources": {name: value for name, value in vars(request).items() if "cpus" in name or "gpus" in name},

@@ -119,7 +119,7 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
             lines = [f"skipped {path}: {reason}" for path, reason in about["data"]["skipped"]]
             if record.damaged:
                 lines.append(f"{record.history.path}: {record.damaged} damaged lines are left out")
-            for line in [*lines, *about["data"]["notes"], plan.summary(asked)]:
+            for line in [*lines, *about["data"]["notes"], *about["notes"], plan.summary(asked)]:
                 shown.print(line, markup=False, highlight=False, soft_wrap=True)
             return _run(asked, record, preparation, cluster, resumed=bool(options.resume), shown=shown)
         except KeyboardInterrupt:
