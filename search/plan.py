@@ -2,11 +2,14 @@
 
 import shutil
 import statistics
+from pathlib import Path
 from typing import Any
 
 from search.errors import RequestError
+from search.question import digest
 from search.request import Request
 
+FILES = ("backbone", "weights")  # settings that may name a file
 STATES = 8  # two of them, each with weights, two slots of the optimizer and the best weights
 SPARE = 64 << 20
 
@@ -35,6 +38,7 @@ def described(request: Request) -> dict[str, Any]:
     return {
         "space": request.space.declaration(),
         "settings": settings,
+        "files": {name: digest(Path(str(settings[name]))) for name in FILES if Path(str(settings[name])).is_file()},
         "seed": request.seed,
         "data": {
             "fingerprint": dataset.fingerprint,

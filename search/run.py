@@ -106,7 +106,7 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
             record = resume.record(asked.folder, about)
             record.mirror = _mirror(asked, stack)
             plan.demand_room(asked, plan.trials(asked) - len(record.ended))
-            record.write_search(status="running", ended=None)
+            record.write_search(status="running", ended=None, **resume.changes(options, about))
         else:
             plan.demand_room(asked, plan.trials(asked))
             asked.folder.mkdir(parents=True, exist_ok=True)
