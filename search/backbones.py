@@ -7,12 +7,11 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from search import blocks, graph, networks
+from search import blocks, graph, modelfile, networks
 from search.blocks import Block
 from search.errors import BackboneError, unknown
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     import keras
 
 _WEIGHT_SUFFIXES = (".h5", ".keras")
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 class Source(NamedTuple):
@@ -52,6 +50,7 @@ class Backbone:
         blocks: from input to output; together they hold every layer once.
         preprocess: from raw RGB pixels in [0, 255] to what the network wants; made of Keras's own layers.
         cuts: the tensor of `network` at which each block ends.
+        left_off: the names of the layers that only augment images; see `graph.flatten`.
     """
 
     name: str
@@ -59,6 +58,7 @@ class Backbone:
     blocks: tuple[Block, ...]
     preprocess: keras.Model
     cuts: tuple[keras.KerasTensor, ...] = field(repr=False)
+    left_off: tuple[str, ...] = ()
 
 
 def names() -> list[str]:
@@ -84,9 +84,9 @@ def check(name: str, weights: str) -> list[str]:
     """
     faults = []
     if networks.is_file(name):
-        faults += _file_faults("backbone", Path(name))
+        faults += modelfile.faults("backbone", Path(name))
     elif name not in names():
-        return [unknown("backbone", name, names())]
+        return [modelfile.other_kind(name) or unknown("backbone", name, names())]
     return faults + _weights_faults(name, weights)
 
 
@@ -99,18 +99,7 @@ def _weights_faults(name: str, weights: str) -> list[str]:
         return [f"there are no '{weights}' weights for backbone '{name}'; {allowed}"]
     if not weights.endswith(_WEIGHT_SUFFIXES):
         return [f"unknown weights '{weights}'; {allowed}"]
-    return _file_faults("weights", Path(weights))
-
-
-def _file_faults(kind: str, path: Path) -> list[str]:
-    """What can be told about a file from its first bytes."""
-    if not path.is_file():
-        return [f"{kind} file '{path}' does not exist"]
-    if path.suffix == ".keras":
-        return [] if zipfile.is_zipfile(path) else [f"{kind} file '{path}' is not a Keras model: it is no zip archive"]
-    with path.open("rb") as file:
-        is_hdf5 = file.read(len(_HDF5_SIGNATURE)) == _HDF5_SIGNATURE
-    return [] if is_hdf5 else [f"{kind} file '{path}' is not an HDF5 file"]
+    return modelfile.faults("weights", Path(weights))
 
 
 def load(name: str, weights: str, image_size: int) -> Backbone:
@@ -130,13 +119,13 @@ def load(name: str, weights: str, image_size: int) -> Backbone:
         raise BackboneError(faults)
     network, preprocess = networks.build(name, weights, image_size)
     with networks.refusal(f"backbone '{name}' cannot take images of {image_size} pixels"):
-        network, calls = graph.flatten(network, image_size)
+        network, calls, left_off = graph.flatten(network, image_size)
     if networks.is_file(name):
         network, calls = graph.without_classifier(network, calls)
     network.trainable = True
     ends = blocks.find(calls)
     cuts = tuple(calls[end].outputs[0] for end in ends)
-    return Backbone(name, network, blocks.name(network, calls, ends), preprocess, cuts)
+    return Backbone(name, network, blocks.name(network, calls, ends), preprocess, cuts, tuple(left_off))
 
 
 def between(backbone: Backbone, start: int, end: int) -> keras.Model:
@@ -193,7 +182,8 @@ def describe(backbone: Backbone) -> dict[str, Any]:
     Returns:
         `image_size`, in pixels; `blocks`, their names from input to output; `parameters`, the trainable ones of each
         block; `multiplications`, those of each block for one image; `shapes`, of the tensor at the end of each block,
-        that of the last one pooled; `identity`, SHA-256 over all that decides the backbone's output.
+        that of the last one pooled; `left_off`, the names of the layers that only augment images; `identity`, SHA-256
+        over all that decides the backbone's output.
     """
     import keras
 
@@ -207,6 +197,7 @@ def describe(backbone: Backbone) -> dict[str, Any]:
         "parameters": [graph.parameters(part) for part in parts],
         "multiplications": [sum(map(graph.multiplications, part)) for part in parts],
         "shapes": [*shapes[:-1], shapes[-1][-1:]],
+        "left_off": list(backbone.left_off),
         "identity": hashlib.sha256("".join(made_of).encode()).hexdigest(),
     }
 

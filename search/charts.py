@@ -183,11 +183,11 @@ def depths(found: Findings) -> go.Figure | None:
         return None
     figure = _figure("unfreeze depth (blocks trained below the head)", WORDS[found.metric])
     known = [row for row in _valued(found) if row.state in (COMPLETED, STOPPED)]
-    levels = sorted({int(str(row.parameters["unfreeze_depth"])) for row in known})
+    levels = sorted({found.depth(row) for row in known})
     for state, side in ((STOPPED, 1), (COMPLETED, -1)):
         shown = [row for row in known if row.state == state]
         figure.add_scatter(
-            x=_spread([int(str(row.parameters["unfreeze_depth"])) for row in shown], side),
+            x=_spread([found.depth(row) for row in shown], side),
             y=[found.value(row) for row in shown],
             text=[f"trial {row.trial}: {described(row)}" for row in shown],
             hovertemplate="%{y:.4f}<br>%{text}<extra></extra>",
@@ -197,7 +197,7 @@ def depths(found: Findings) -> go.Figure | None:
         )
     choose = max if found.up else min
     best = [
-        choose(v for row in known if row.parameters["unfreeze_depth"] == level and (v := found.value(row)) is not None)
+        choose(v for row in known if found.depth(row) == level and (v := found.value(row)) is not None)
         for level in levels
     ]
     line = {"color": LOOKS[COMPLETED][0], "dash": "dot", "width": 1}
@@ -256,10 +256,7 @@ def costs(found: Findings) -> go.Figure | None:
     trained = found.about.get("trained_parameters", {})
     panes = {"seconds for an epoch": {row.trial: row.seconds / row.epochs for row in shown}}
     if trained:
-        fixed = found.about["settings"].get("unfreeze_depth")
-        panes["trained parameters"] = {
-            row.trial: trained[str(row.parameters.get("unfreeze_depth", fixed))] for row in shown
-        }
+        panes["trained parameters"] = {row.trial: trained[str(found.depth(row))] for row in shown}
     if not shown:
         return None
     figure = make_subplots(cols=len(panes), shared_yaxes=True, horizontal_spacing=0.06)

@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from search.ranking import ranked
 from search.record import STOPPED, Record, Row, read_search
+from search.settings import SETTINGS
 from search.space import METRICS
 
 ENOUGH_FOR_IMPORTANCE = 20
@@ -127,6 +128,11 @@ class Findings:
     def value(self, row: Row) -> float | None:
         """The objective of a trial's best epoch."""
         return row.value(self.metric)
+
+    def depth(self, row: Row) -> int:
+        """A trial's unfreeze depth: as chosen, else as fixed; where it does not apply to the trial, its default."""
+        name = "unfreeze_depth"
+        return int(row.parameters.get(name, self.about["settings"].get(name, SETTINGS[name].default)))
 
 
 def find(record: Record) -> Findings:

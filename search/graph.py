@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import re
@@ -9,8 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import keras
+
+SIDE = 2  # of what a layer is tried on, where it takes any number
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,11 @@ class Call:
     outputs: tuple[keras.KerasTensor, ...]
 
 
-def flatten(network: keras.Model, image_size: int) -> tuple[keras.Model, list[Call]]:
+def flatten(network: keras.Model, image_size: int) -> tuple[keras.Model, list[Call], list[str]]:
     """Rebuild a network for one image size, without nested models and with names that every process agrees on.
+
+    Augmentation is left off: Keras's random layers act unless they are told not to, so that a model that holds some
+    answers differently each time it is called. The mode, training or inference, is that of who calls the network.
 
     Args:
         network: functional or sequential, from one tensor (batch, height, width, 3) to one tensor. Its layers and
@@ -31,7 +39,7 @@ def flatten(network: keras.Model, image_size: int) -> tuple[keras.Model, list[Ca
         image_size: height and width of the images.
 
     Returns:
-        The flat network and its calls in topological order.
+        The flat network, its calls in topological order, and the names of the layers that were left off.
 
     Raises:
         ValueError: Keras's own, when the images are too small.
@@ -40,24 +48,41 @@ def flatten(network: keras.Model, image_size: int) -> tuple[keras.Model, list[Ca
 
     images = keras.Input((image_size, image_size, 3), name="images")
     network = keras.Model(network.inputs[0], network.outputs[0])
+    left_off: list[str] = []
     while True:
         calls: list[Call] = []
-        network = keras.models.clone_model(network, images, lambda layer: layer, _recorder(calls, images))
+        network = keras.models.clone_model(network, images, lambda layer: layer, _recorder(calls, left_off, images))
         if not any(_is_nested(call.operation) for call in calls):
-            return network, calls
+            return network, calls, left_off
 
 
 def _is_nested(operation: Any) -> bool:
     import keras
 
-    return isinstance(operation, keras.Function | keras.Sequential)
+    return isinstance(operation, keras.Function | keras.Sequential | keras.layers.Pipeline)
 
 
-def _recorder(calls: list[Call], images: keras.KerasTensor) -> Any:
+def _is_augmentation(operation: Any, given: Any) -> bool:
+    """Whether a layer acts unless it is told not to, and gives in inference what it is given."""
+    import keras
+
+    mode = inspect.signature(operation.call).parameters.get("training")
+    if mode is None or mode.default is not True or not isinstance(given, keras.KerasTensor):
+        return False
+    shape = [side or SIDE for side in given.shape]
+    noise = np.random.default_rng(0).integers(0, 256, shape).astype("float32")  # whole numbers: exact in half precision
+    return np.array_equal(operation(noise, training=False), noise)
+
+
+def _recorder(calls: list[Call], left_off: list[str], images: keras.KerasTensor) -> Any:
     """A `call_function` for `clone_model` that opens nested models by one level and writes down what is called."""
     named: dict[str, Any] = {images.name: images}
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        kwargs.pop("training", None)
+        if not _is_nested(operation) and _is_augmentation(operation, args[0]):
+            left_off.append(operation.name)
+            return args[0]
         _rename(operation, named)
         result = (operation.call if _is_nested(operation) else operation)(*args, **kwargs)
         calls.append(Call(operation, _tensors((args, kwargs)), _tensors(result)))

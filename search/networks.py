@@ -54,15 +54,14 @@ def own_image_size(name: str) -> int:
     """The side of the images a network was made for, in pixels.
 
     Raises:
-        BackboneError: the user's own model cannot be loaded.
+        BackboneError: the user's own model cannot be loaded, or is no backbone.
     """
     import keras
 
     if name == "tiny":
         return tiny.IMAGE_SIZE
     network = _load_file(name) if is_file(name) else getattr(keras.applications, name)(weights=None)
-    shapes = [tensor.shape for tensor in getattr(network, "inputs", None) or [()]]
-    return int((shapes[0][1] if len(shapes[0]) == 4 else None) or ANY_IMAGE_SIZE)
+    return int(network.inputs[0].shape[1] or ANY_IMAGE_SIZE)
 
 
 @contextlib.contextmanager
@@ -87,7 +86,8 @@ def refusal(what: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, KeyError, OSError, UserWarning) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        told = str(error).rpartition("Exception encountered: ")[2].partition(" Full object config")[0]
+        reason = (told.strip() or type(error).__name__).splitlines()[0]
         raise BackboneError([f"{what}: {reason}"]) from error
 
 
@@ -163,7 +163,9 @@ def _build_file(name: str, weights: str, image_size: int) -> _Built:
     import keras
 
     network = _load_file(name)
-    if fault := _shape_fault(network, image_size):
+    height, width = network.inputs[0].shape[1:3]
+    if {height, width} - {None, image_size}:
+        fault = f"takes images of {height} by {width} pixels, not {image_size} by {image_size}"
         raise BackboneError([f"backbone file '{name}' {fault}"])
     if weights == "none":
         network = keras.models.clone_model(network)
@@ -174,22 +176,27 @@ def _load_file(name: str) -> keras.Model:
     import keras
 
     with refusal(f"backbone file '{name}' cannot be loaded"):
-        return keras.models.load_model(name, compile=False, safe_mode=True)
+        network = keras.models.load_model(name, compile=False, safe_mode=True)
+    if fault := _kind_fault(network):
+        raise BackboneError([f"backbone file '{name}' {fault}"])
+    return network
 
 
-def _shape_fault(network: Any, image_size: int) -> str:
-    """Why a model is no backbone for square RGB images of this size; empty when it is one."""
+def _kind_fault(network: Any) -> str:
+    """Why a model is no backbone for RGB images; empty when it is one."""
     import keras
 
     if not isinstance(network, keras.Function | keras.Sequential):
         return f"holds a {type(network).__name__}; a functional or sequential model is needed"
+    if not network.built:
+        return (
+            "was saved before it knew the size of its images, and so has no weights: put keras.Input((height, width, "
+            "3)) before its first layer, train it, and save it again"
+        )
     if len(network.inputs) != 1 or len(network.inputs[0].shape) != 4 or network.inputs[0].shape[-1] != 3:
         shapes = ", ".join(str(tensor.shape) for tensor in network.inputs)
         return f"takes {shapes}; one tensor of images (batch, height, width, 3) is needed"
     if len(network.outputs) != 1 or len(network.outputs[0].shape) not in {2, 4}:
         shapes = ", ".join(str(tensor.shape) for tensor in network.outputs)
         return f"gives {shapes}; one feature map (batch, height, width, channels) or (batch, channels) is needed"
-    fixed = network.inputs[0].shape[1:3]
-    if any(size not in {None, image_size} for size in fixed):
-        return f"takes images of {fixed[0]} by {fixed[1]} pixels, not {image_size} by {image_size}"
     return ""

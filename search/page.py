@@ -250,7 +250,7 @@ def _course(found: Findings) -> list[str]:
         lines.append(f"<details><summary>{len(skipped)} files were skipped</summary>{files}</details>")
     if found.record.damaged:
         lines.append(_said(f"{found.record.damaged} damaged lines of the history are left out.", "warning"))
-    return [*lines, *(_said(note) for note in found.about["data"]["notes"])]
+    return [*lines, *(_said(note) for note in [*found.about["data"]["notes"], *found.about.get("notes", [])])]
 
 
 def _again(found: Findings) -> list[str]:

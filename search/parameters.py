@@ -12,7 +12,7 @@ from optuna.trial import Trial
 
 from search.settings import Value
 
-__all__ = ["Choice", "Depth", "Float", "Int", "Parameter", "contains", "ends", "is_whole", "sample", "values"]
+__all__ = ["Choice", "Depth", "Float", "Int", "Parameter", "contains", "count", "ends", "is_whole", "sample", "values"]
 
 FRACTIONS: Mapping[str, Callable[[int], int]] = {"half": lambda blocks: (blocks + 1) // 2, "all": lambda blocks: blocks}
 
@@ -69,6 +69,15 @@ def values(parameter: Parameter) -> list[Value]:
             return list(range(parameter.low, parameter.high + 1, parameter.step))
         case _:
             raise TypeError(f"{parameter!r} has no end of values")
+
+
+def count(parameter: Parameter) -> float:
+    """How many values a parameter has; infinite for a number without steps. A `Depth` must be resolved first."""
+    if not isinstance(parameter, Float):
+        return len(set(values(parameter)))
+    if parameter.single():
+        return 1
+    return math.inf if parameter.step is None else 1 + round((parameter.high - parameter.low) / parameter.step)
 
 
 def contains(distribution: BaseDistribution, value: Value) -> bool:

@@ -2,11 +2,14 @@
 
 import shutil
 import statistics
+from pathlib import Path
 from typing import Any
 
 from search.errors import RequestError
+from search.question import digest
 from search.request import Request
 
+FILES = ("backbone", "weights")  # settings that may name a file
 STATES = 8  # two of them, each with weights, two slots of the optimizer and the best weights
 SPARE = 64 << 20
 FEW = 20
@@ -50,6 +53,7 @@ def described(request: Request) -> dict[str, Any]:
     return {
         "space": request.space.declaration(),
         "settings": settings,
+        "files": {name: digest(Path(str(settings[name]))) for name in FILES if Path(str(settings[name])).is_file()},
         "seed": request.seed,
         "data": {
             "fingerprint": dataset.fingerprint,
@@ -58,6 +62,7 @@ def described(request: Request) -> dict[str, Any]:
             "skipped": [list(item) for item in dataset.skipped],
             "notes": list(dataset.notes),
         },
+        "notes": list(request.notes),
         "trained_parameters": {str(depth): count for depth, count in request.trained.items()},
         "blocks": len(request.features.shapes),
         "resources": {name: value for name, value in vars(request).items() if "cpus" in name or "gpus" in name},

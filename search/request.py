@@ -8,7 +8,7 @@ import importlib.util
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,6 +49,7 @@ class Request:
         cuts: where features are kept.
         limit: bytes that all features of a node may take.
         trained: unfreeze depth → how many parameters a trial trains.
+        notes: what the user should know of space and backbone.
         question: what nodes are asked that join the cluster later; `None` on an own local Ray.
     """
 
@@ -69,6 +70,7 @@ class Request:
     cuts: tuple[int, ...] = ()
     limit: int = 0
     trained: Mapping[int, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     question: Question | None = None
 
     @property
@@ -102,10 +104,9 @@ class Request:
             deadline: when the search's time is up, in seconds since 1970.
         """
         record, settings = Record(self.folder), self.space.settings
-        fixed = {name: value for name, value in settings.items() if SETTINGS[name].searchable}
         return Configuration(
             trial=number,
-            parameters={**fixed, **{name: value for name, value in chosen.items() if name != SEED}},
+            parameters=self.space.parameters(chosen),
             epochs=self.space.budget.epochs,
             seed=int(str(chosen.get(SEED, self.seed))),
             objective=self.space.objective,
@@ -183,6 +184,7 @@ def complete(request: Request, found: data.Dataset, preparation: Preparation, pr
     described = preparation.describe()
     image_size, blocks = int(described["image_size"]), len(described["blocks"])
     space = request.space.resolve(blocks)
+    budget = replace(space.budget, trials=int(min(space.budget.trials, space.size)))
     dataset = data.decode(found, max_bad_files=bad, image_size=image_size, cache=request.cache, progress=progress)
     place = Place(
         cache=request.cache,
@@ -202,13 +204,29 @@ def complete(request: Request, found: data.Dataset, preparation: Preparation, pr
     trained = {depth: head + sum(described["parameters"][blocks - depth :]) for depth in space.depths}
     return replace(
         request,
-        space=space,
+        space=replace(space, budget=budget),
         image_size=image_size,
         place=place,
         cuts=tuple(cuts),
         limit=limit,
         trained=trained,
+        notes=(*_space_notes(space), *_backbone_notes(described["left_off"])),
     )
+
+
+def _space_notes(asked: space.Space) -> list[str]:
+    """That there are fewer configurations than trials were asked for."""
+    size, trials = asked.size, asked.budget.trials
+    if size >= trials:
+        return []
+    return [f"the space has {size} configuration{'s' * (size > 1)}, fewer than {trials} trials: each is run once"]
+
+
+def _backbone_notes(left_off: Sequence[str]) -> list[str]:
+    if not left_off:
+        return []
+    names = ", ".join(left_off)
+    return [f"the backbone's augmentation is left off ({names}); --set augmented_views=4 trains on random views"]
 
 
 class _Numbers:

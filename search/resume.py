@@ -15,7 +15,7 @@ from search.record import NAME, Record, read, read_search
 from search.request import LOCATED, cache_folder
 
 FREE = {"resume", "storage", "cache", "address", "cpus_per_trial", "gpus_per_trial", "max_concurrent"}
-COMPARED = ("space", "settings", "seed")
+MOVABLE = (*LOCATED, "space")  # what they name may lie elsewhere now; that it is the same is seen by its content
 _DONE = "--resume {}: this search is done"
 
 
@@ -23,15 +23,17 @@ def options(given: argparse.Namespace, defaults: argparse.Namespace) -> argparse
     """The options of the interrupted search, with those of `given` that only say where and how to run.
 
     Raises:
-        RequestError: no such search, one that is over, one that others can write, or an option that would change what
-            was asked.
+        RequestError: no such search, one that is over, one that others can write, an option that would change what was
+            asked, or something that is not where it was.
         StorageError: its record cannot be read.
     """
     away = mirror.remote(given.storage)
     storage = mirror.local(given.storage, cache_folder(given.cache)) if away else Path(given.storage)
-    changed = [name for name in vars(given) if name not in FREE and getattr(given, name) != getattr(defaults, name)]
+    told = {name: value for name, value in vars(given).items() if name not in FREE and value != getattr(defaults, name)}
     faults = [
-        f"--{name.replace('_', '-')} cannot be given with --resume: a search goes on as it was" for name in changed
+        f"--{name.replace('_', '-')} cannot be given with --resume: a search goes on as it was"
+        for name in told
+        if name not in MOVABLE
     ]
     found, named = Record(storage / given.resume), NAME.fullmatch(given.resume)
     if away and named:
@@ -46,11 +48,23 @@ def options(given: argparse.Namespace, defaults: argparse.Namespace) -> argparse
     saved = read_search(found.folder)
     if saved["status"] == "done":
         faults.append(_DONE.format(given.resume))
+    places = {name: saved["settings"][name] for name in LOCATED} | {"space": saved["options"]["space"]}
+    faults += [
+        f"--resume {given.resume}: {places[name]}, its {name}, is not there any more; say where it is now with --{name}"
+        for name in MOVABLE
+        if name not in told and _gone(name, str(places[name]))
+    ]
     if faults:
         raise RequestError(faults)
     free = {name: getattr(given, name) for name in FREE}
-    located = {name: saved["settings"][name] for name in LOCATED if saved["options"][name] is not None}
-    return argparse.Namespace(**{**saved["options"], **located, **free, "name": given.resume})
+    located = {name: places[name] for name in LOCATED if saved["options"][name] is not None}
+    return argparse.Namespace(**{**saved["options"], **located, **told, **free, "name": given.resume})
+
+
+def _gone(name: str, place: str) -> bool:
+    """Whether a file or folder is not where it was; what has a name alone comes with the project."""
+    is_path = place.endswith(".py") if name == "space" else Path(place).is_absolute()
+    return is_path and not Path(place).exists()
 
 
 def record(folder: Path, about: Mapping[str, Any]) -> Record:
@@ -67,12 +81,35 @@ def record(folder: Path, about: Mapping[str, Any]) -> Record:
     saved = read_search(folder)
     if saved["status"] == "done":
         raise RequestError([_DONE.format(folder.name)])
-    pairs = {name: (saved[name], json.loads(json.dumps(about[name]))) for name in COMPARED}
-    pairs["images"] = (saved["data"]["fingerprint"], about["data"]["fingerprint"])
-    faults = [f"{name} was {then}; it is {now} now" for name, (then, now) in pairs.items() if then != now]
-    if faults:
-        raise RequestError(faults, f"{folder.name} cannot go on: what it was asked has changed since; it")
+    if faults := _differences(saved, json.loads(json.dumps(about))):
+        raise RequestError(faults, f"--resume {folder.name}")
     return read(folder)
+
+
+def changes(options: argparse.Namespace, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `search.json` that say where things lie, as they lie now."""
+    return {"options": vars(options), "settings": about["settings"], "files": about["files"]}
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is asked now and was not then, however it is called."""
+    pairs = {"seed": (then["seed"], now["seed"])}
+    for part in ("space", "settings"):
+        names = [name for name in {**then[part], **now[part]} if name not in LOCATED]
+        pairs |= {f"{part}: {name}": (then[part].get(name), now[part].get(name)) for name in names}
+    faults = [
+        f"{what} was {before!r}, and is {after!r} now" for what, (before, after) in pairs.items() if before != after
+    ]
+    for name in ("backbone", "weights"):
+        before, after = then["settings"][name], now["settings"][name]
+        known, found = then.get("files", {}).get(name), now["files"].get(name)
+        if (known != found) if known else (before != after):
+            sure = "is not" if known or not found else "is not known to be"
+            faults.append(f"{name}: {after} {sure} what {before} was when the search began")
+    if then["data"]["fingerprint"] != now["data"]["fingerprint"]:
+        before, after = then["settings"]["data"], now["settings"]["data"]
+        faults.append(f"data: the images of {after} are not those of {before} when the search began")
+    return faults
 
 
 def _untrusted(folder: Path) -> list[str]:

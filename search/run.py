@@ -106,7 +106,7 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
             record = resume.record(asked.folder, about)
             record.mirror = _mirror(asked, stack)
             plan.demand_room(asked, plan.trials(asked) - len(record.ended))
-            record.write_search(status="running", ended=None)
+            record.write_search(status="running", ended=None, **resume.changes(options, about))
         else:
             plan.demand_room(asked, plan.trials(asked))
             asked.folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
             lines = plan.about_images(asked)
             if record.damaged:
                 lines.append(f"{record.history.path}: {record.damaged} damaged lines are left out")
-            for line in [*lines, plan.summary(asked)]:
+            for line in [*lines, *about["notes"], plan.summary(asked)]:
                 shown.print(line, markup=False, highlight=False, soft_wrap=True)
             return _run(asked, record, preparation, cluster, resumed=bool(options.resume), shown=shown)
         except KeyboardInterrupt:

@@ -5,15 +5,18 @@ Here a stopped trial is PRUNED at its last epoch, one that ended by itself COMPL
 study stays in memory, made anew from the record where a search goes on, and is mirrored to an Optuna journal.
 """
 
+import functools
+import itertools
 import math
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -21,8 +24,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from ray import tune
 
+from search.parameters import ends, sample
 from search.record import COMPLETED, RUNNING, STOPPED, Record, Row
+from search.settings import Value
 from search.space import Space
+
+Key = tuple[tuple[str, Value], ...]
 
 
 def build_sampler(sampler: str, seed: int) -> BaseSampler:
@@ -52,11 +59,68 @@ def build_sampler(sampler: str, seed: int) -> BaseSampler:
             raise ValueError(f"unknown sampler {sampler!r}")
 
 
+class Fresh(BaseSampler):
+    """Proposes what another sampler does, but no configuration twice: where it would, chance proposes others.
+
+    Args:
+        sampler: the other one.
+        seed: of chance.
+        space: resolved for the backbone.
+        point: what is given of the configuration to propose; what it leaves out is for the sampler.
+        taken: the configurations that trials have.
+    """
+
+    def __init__(
+        self, sampler: BaseSampler, seed: int, space: Space, point: Mapping[str, Value], taken: Container[Key]
+    ) -> None:
+        self._sampler, self._seed, self._space, self._point, self._taken = sampler, seed, space, point, taken
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:  # noqa: ARG002
+        """All parameters: a configuration is proposed as a whole."""
+        return dict(self._space.search)
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:  # noqa: ARG002
+        """A configuration that is not taken; there must be one."""
+        chance = RandomSampler(self._seed)
+        proposals = [(self._sampler, self._point), *([(self._sampler, {})] if self._point else [])]
+        for sampler, point in itertools.chain(proposals, itertools.repeat((chance, {}))):
+            configuration = self._space.suggest(_choosing(sampler, point, study, trial))
+            if _key(configuration) not in self._taken:
+                break
+        return configuration
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """What the other sampler does."""
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+
+def _choosing(
+    sampler: BaseSampler, point: Mapping[str, Value], study: optuna.Study, trial: FrozenTrial
+) -> Callable[[str, Any], Value]:
+    """Chooses as Optuna has a sampler choose for a trial whose parameters are given in part."""
+
+    @functools.cache
+    def together() -> dict[str, Any]:
+        return sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
+
+    def choose(name: str, distribution: BaseDistribution) -> Any:
+        if name in point:
+            return point[name]
+        if distribution.single():
+            return ends(distribution)[0]
+        known = together()
+        return known[name] if name in known else sampler.sample_independent(study, trial, name, distribution)
+
+    return choose
+
+
 class Searcher(tune.search.Searcher):  # type: ignore[misc]
     """Proposes configurations of a space; each carries its number as `trial`.
 
     What it proposes depends on the space, the seed, the trial's number and the trials so far, and on nothing else, so
-    that a search that goes on proposes what the uninterrupted one would have.
+    that a search that goes on proposes what the uninterrupted one would have. No configuration is proposed twice.
 
     Args:
         space: resolved for the backbone.
@@ -74,6 +138,7 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
         self._space, self._sampler, self._seed = space, sampler, seed
         direction = StudyDirection.MAXIMIZE if space.objective.mode == "max" else StudyDirection.MINIMIZE
         self._study = optuna.create_study(direction=direction, study_name=space.name)
+        self._taken = {row.configuration for row in record.rows.values()}
         self._lasting = build_sampler(sampler, seed) if sampler == "qmc" else None  # its points are one sequence
         self._trials: dict[str, optuna.Trial] = {}
         self._waiting: deque[optuna.Trial] = deque()
@@ -94,12 +159,12 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next configuration; `None` while no further trial may run, `FINISHED` where none is to begin any more."""
-        if self.pausing:
+        if self.pausing or (not self._waiting and len(self._taken) >= self._space.size):
             return str(self.FINISHED)
         if len(self._live) >= self._room():
             return None
         trial = self._waiting.popleft() if self._waiting else self._ask()
-        configuration = self._space.suggest(trial)
+        configuration = self._chosen(trial)
         self._trials[trial_id] = trial
         self._live.add(trial_id)
         self._journal.update(self._frozen(trial_id))
@@ -149,7 +214,6 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
         for number in range(max(numbers, default=-1) + 1):
             row = record.rows.get(f"{number:04d}")
             trial = self._ask(row)
-            self._space.suggest(trial)
             if not row:  # it was proposed and never begun
                 self._waiting.append(trial)
                 continue
@@ -167,15 +231,22 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
         """The study's next trial: a known one as it was, or a start point, or what the sampler proposes."""
         number = len(self._study.get_trials(deepcopy=False))
         begun = dict(enumerate(self._space.start)).get(number)
-        fixed = known.parameters if known else begun
-        if fixed is not None:
-            self._study.enqueue_trial(dict(fixed))
-        chance = RandomSampler(self._seed) if known else build_sampler(self._sampler, _mixed(self._seed, number))
-        self._study.sampler = self._lasting or chance
+        if known:
+            self._study.enqueue_trial(dict(known.parameters))
+            self._study.sampler = self._lasting or RandomSampler(self._seed)
+        else:
+            seed = _mixed(self._seed, number)
+            sampler = self._lasting or build_sampler(self._sampler, seed)
+            self._study.sampler = Fresh(sampler, seed, self._space, begun or {}, self._taken)
         trial = self._study.ask()
         if self._lasting and known and begun is None:
             _ = trial.relative_params  # the sequence goes on by the point that it gave this trial
+        self._taken.add(_key(self._chosen(trial)))
         return trial
+
+    def _chosen(self, trial: optuna.Trial) -> dict[str, Value]:
+        """The configuration of one of the study's trials; it stays the same."""
+        return self._space.suggest(functools.partial(sample, trial))
 
     def _report(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report an epoch once: Ray tells of a last one twice, a resumed trial may run one again."""
@@ -190,6 +261,10 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
     def _frozen(self, trial_id: str) -> FrozenTrial:
         trial: FrozenTrial = self._study._storage.get_trial(self._trials[trial_id]._trial_id)
         return trial
+
+
+def _key(configuration: Mapping[str, Value]) -> Key:
+    return Row("", configuration).configuration
 
 
 def _told(ending: str, objective: float) -> tuple[TrialState, float | None]:

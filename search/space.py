@@ -5,19 +5,19 @@ own distributions (https://optuna.readthedocs.io/en/stable/reference/distributio
 is known only with the backbone. Everything is checked before anything starts, and every fault is named at once.
 """
 
+import math
 import runpy
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.trial import Trial
 
 import spaces
 from search.errors import SpaceError, unknown
-from search.parameters import Choice, Depth, Float, Int, Parameter, contains, ends, is_whole, sample, values
+from search.parameters import Choice, Depth, Float, Int, Parameter, contains, count, ends, is_whole, values
 from search.settings import SETTINGS, Value
 
 __all__ = ["Budget", "Choice", "Depth", "Float", "Int", "Objective", "Space", "load"]
@@ -86,7 +86,8 @@ class Space:
     Args:
         search: what varies: parameter → Optuna distribution or `Depth`. Parameters are keys of `SETTINGS`.
         fixed: settings that do not vary and differ from their defaults in `SETTINGS`.
-        when: parameter → (parent, value): it exists only where the parent, a `Choice`, has that value.
+        when: parameter → (parent, value): it exists only where the parent, a `Choice`, has that value; elsewhere a
+            trial has its setting's default.
         start: configurations to try first; what one leaves out is sampled. A `Depth` may be `"half"` or `"all"`.
         objective: what counts as best.
         budget: how much may be spent.
@@ -107,6 +108,11 @@ class Space:
         return {
             name: self.fixed.get(name, setting.default) for name, setting in SETTINGS.items() if name not in self.search
         }
+
+    def parameters(self, configuration: Mapping[str, Value]) -> dict[str, Value]:
+        """Every searchable setting as a trial has it: as chosen, else as the space fixes it, else its default."""
+        known = {name: self.fixed.get(name, setting.default) for name, setting in SETTINGS.items()}
+        return {name: configuration.get(name, value) for name, value in known.items() if SETTINGS[name].searchable}
 
     def faults(self) -> list[str]:
         """Everything that is wrong with the declaration; empty when nothing is."""
@@ -240,8 +246,24 @@ class Space:
     @property
     def depths(self) -> list[int]:
         """Every unfreeze depth that a trial may have. Needs `resolve`."""
-        varying = self.search.get("unfreeze_depth")
-        return [int(str(depth)) for depth in (values(varying) if varying else [self.settings["unfreeze_depth"]])]
+        name = "unfreeze_depth"
+        found = values(self.search[name]) if name in self.search else []
+        if name not in self.search or name in self.when:
+            found.append(self.parameters({})[name])
+        return [int(str(depth)) for depth in dict.fromkeys(found)]
+
+    @property
+    def size(self) -> float:
+        """How many configurations there are; infinite where a number has no steps. Needs `resolve`."""
+        return math.prod(self._size(name) for name in self.search if name not in self.when)
+
+    def _size(self, name: str) -> float:
+        """How many ways there are to choose a parameter and those that depend on it."""
+        below = {child: value for child, (parent, value) in self.when.items() if parent == name}
+        if not below:
+            return count(self.search[name])
+        options = set(values(self.search[name]))
+        return sum(math.prod(count(self.search[c]) for c, v in below.items() if v == option) for option in options)
 
     @property
     def max_failures(self) -> int:
@@ -251,14 +273,18 @@ class Space:
     @property
     def confirming(self) -> int:
         """How many trials run the best configurations again, with `FURTHER_SEEDS` other seeds each."""
-        return FURTHER_SEEDS * int(str(self.settings["confirm"]))
+        return FURTHER_SEEDS * min(int(str(self.settings["confirm"])), self.budget.trials)
 
-    def suggest(self, trial: Trial) -> dict[str, Value]:
-        """Ask an Optuna trial for one configuration; a parameter that does not apply is absent. Needs `resolve`."""
+    def suggest(self, choose: Callable[[str, Parameter], Value]) -> dict[str, Value]:
+        """One configuration; a parameter that does not apply is absent.
+
+        Args:
+            choose: gives a value for a parameter, by its name and what it may be.
+        """
         configuration: dict[str, Value] = {}
         for name in sorted(self.search, key=lambda name: name in self.when):
             if self.applies(name, configuration):
-                configuration[name] = sample(trial, name, self.search[name])
+                configuration[name] = choose(name, self.search[name])
         return configuration
 
     def declaration(self) -> dict[str, Any]:

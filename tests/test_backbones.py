@@ -1,6 +1,7 @@
 """Backbones: names, faults, weights, preprocessing, cut points and the two halves of a cut."""
 
 import gc
+import inspect
 import json
 import os
 import subprocess
@@ -270,7 +271,7 @@ def residual(x: keras.KerasTensor) -> keras.KerasTensor:
 def ends(output: Callable[[keras.KerasTensor], keras.KerasTensor]) -> list[str]:
     """The names of the blocks of a network that is made by a function of its input."""
     images = keras.Input((32, 32, 3))
-    network, calls = graph.flatten(keras.Model(images, output(images)), 32)
+    network, calls, _ = graph.flatten(keras.Model(images, output(images)), 32)
     return [block.name for block in backbones.blocks.name(network, calls, backbones.blocks.find(calls))]
 
 
@@ -492,6 +493,114 @@ def test_own_model_can_be_searched_from_random_weights(tmp_path: Path) -> None:
     assert own != first == second
 
 
+NEEDED = {  # what a layer cannot be made without
+    **dict.fromkeys(("CenterCrop", "RandomCrop", "Resizing"), (24, 24)),
+    **dict.fromkeys(("RandomBrightness", "RandomContrast", "RandomHue", "RandomRotation", "RandomSaturation"), (0.2,)),
+    **dict.fromkeys(("RandomSharpness", "RandomZoom", "RandomColorDegeneration"), (0.2,)),
+    **dict.fromkeys(("RandomShear", "RandomTranslation"), (0.2, 0.2)),
+    "RandomPosterization": (4,),
+}
+OF_SEVERAL_TENSORS = {"CutMix", "MixUp", "MaxNumBoundingBoxes"}
+
+
+def random_layers() -> list[str]:
+    """The layers of Keras that draw random numbers unless they are told not to."""
+    found = []
+    for name, layer in vars(keras.layers).items():
+        if isinstance(layer, type) and issubclass(layer, keras.layers.Layer) and name not in OF_SEVERAL_TENSORS:
+            mode = inspect.signature(layer.call).parameters.get("training")
+            if mode and mode.default is True and "seed" in inspect.signature(layer).parameters:
+                found.append(name)
+    return sorted(found)
+
+
+@pytest.mark.parametrize("name", random_layers())
+def test_no_layer_that_augments_is_left(name: str) -> None:
+    """A model that was exported with one answers differently each time it is called."""
+    layer = getattr(keras.layers, name)(*NEEDED.get(name, ()))
+    layers = [keras.Input((32, 32, 3)), layer, keras.layers.Conv2D(2, 3)]
+    network, calls, left_off = graph.flatten(keras.Sequential(layers), 32)
+
+    assert left_off == [layer.name]
+    assert [type(call.operation).__name__ for call in calls] == ["Conv2D"]
+    np.testing.assert_array_equal(np.asarray(network(pixels(32))), np.asarray(layers[-1](pixels(32))))
+
+
+def test_own_model_with_augmentation_inside(tmp_path: Path) -> None:
+    """Tutorials build augmentation in, nested and not; what is no augmentation goes with it, or the mode is fixed."""
+    tutorial = [keras.layers.RandomFlip("horizontal"), keras.layers.RandomRotation(0.2), keras.layers.Rescaling(0.1)]
+    piped = [keras.layers.RandomContrast(0.3), keras.layers.CenterCrop(24, 24)]
+    normal = keras.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0])
+    images = keras.Input((32, 32, 3))
+    x = keras.layers.Resizing(28, 28)(keras.Sequential(tutorial, name="augmentation")(images))
+    x = keras.layers.GaussianNoise(0.5)(normal(keras.layers.Pipeline(piped)(x)))
+    x = keras.layers.RandomZoom(0.2)(keras.layers.Conv2D(4, 3, name="convolution")(x), training=True)
+    x = keras.layers.BatchNormalization()(keras.layers.Dropout(0.5)(x, training=True), training=False)
+    plain = keras.Model(images, x)
+    backbone = backbones.load(saved(plain, tmp_path), "own", 32)
+    kinds = [type(layer).__name__ for layer in backbone.network.layers]
+    twice = [np.asarray(backbone.network(pixels(32))) for _ in range(2)]
+
+    assert [name.rstrip("_0123456789") for name in backbones.describe(backbone)["left_off"]] == [
+        "random_zoom",
+        "random_flip",
+        "random_rotation",
+        "random_contrast",
+    ]
+    kept = "InputLayer Rescaling Resizing CenterCrop Normalization GaussianNoise Conv2D Dropout BatchNormalization"
+    assert sorted(kinds) == sorted(kept.split())
+    np.testing.assert_array_equal(*twice)
+    np.testing.assert_allclose(twice[0], predict(plain, pixels(32)), rtol=1e-5, atol=1e-5)
+
+
+@keras.saving.register_keras_serializable(package="birds")
+class Gate(keras.layers.Layer):
+    """A layer of the user's own."""
+
+    def call(self, x: Any) -> Any:
+        """The same, twice as large."""
+        return 2 * x
+
+
+@keras.saving.register_keras_serializable(package="birds")
+def swoop(x: Any) -> Any:
+    """A function of the user's own."""
+    return x
+
+
+def own_code() -> keras.Model:
+    """A model that only its author's code can load."""
+    images = keras.Input((32, 32, 3))
+    return keras.Model(images, keras.layers.Conv2D(2, 3, activation=swoop)(Gate()(images)))
+
+
+def test_every_class_that_is_missing_is_named_before_keras_is_imported(tmp_path: Path) -> None:
+    """Keras names one class in the middle of a traceback, after seconds; or what a model is compiled with is missed."""
+    model = own_code()
+    model.compile(loss=swoop)
+    (fault,) = backbones.check(saved(model, tmp_path), "own")
+    where = "(registered under package 'birds')"
+
+    assert f"holds what Keras does not have: class Gate {where}, function swoop {where}. " in fault
+    assert "keras.Model(model.inputs, model.get_layer(NAME).output).save(FILE)" in fault
+    plain = tiny.build(32)
+    plain.compile(loss=swoop)
+    assert backbones.check(saved(plain, tmp_path), "own") == []
+
+
+def test_a_model_in_the_old_format_is_served_by_two_lines(tmp_path: Path) -> None:
+    """A file that tutorials and older versions write is called an unknown backbone."""
+    network = tiny.build(32)
+    network.save(tmp_path / "old.h5")
+    (fault,) = backbones.check(str(tmp_path / "old.h5"), "own")
+    told, *lines = fault.splitlines()
+    assert "is in Keras's old format" in told
+    exec("\n".join(line.strip() for line in lines), {})  # noqa: S102
+    loaded = backbones.load(str(tmp_path / "old.keras"), "own", 32)
+
+    np.testing.assert_allclose(predict(network, pixels(32)), predict(loaded.network, pixels(32)), rtol=1e-5)
+
+
 def refused() -> dict[str, tuple[keras.Model, str]]:
     """Models that are no backbones for images of 32 by 32 pixels, and the reason that is to be named."""
     images, vector = keras.Input((32, 32, 3)), keras.Input((5,))
@@ -508,13 +617,26 @@ def refused() -> dict[str, tuple[keras.Model, str]]:
         ),
         "two outputs": (keras.Model(images, [convolved, keras.layers.ReLU()(convolved)]), "one feature map"),
         "a sequence": (keras.Model(images, keras.layers.Reshape((-1, 2))(convolved)), "one feature map"),
-        "code inside": (keras.Model(images, keras.layers.Lambda(lambda x: x + 1)(images)), "cannot be loaded"),
+        "code inside": (keras.Model(images, keras.layers.Lambda(lambda x: x + 1)(images)), "Lambda layers .lambda"),
+        "own code": (own_code(), "holds what Keras does not have"),
+        "never built": (keras.Sequential([keras.layers.Conv2D(2, 3)]), "saved before it knew the size of its images"),
     }
 
 
 @pytest.mark.parametrize(
-    "fault", ["another size", "grey images", "two inputs", "two outputs", "a sequence", "code inside"]
+    "fault",
+    [
+        "another size",
+        "grey images",
+        "two inputs",
+        "two outputs",
+        "a sequence",
+        "code inside",
+        "own code",
+        "never built",
+    ],
 )
+@pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
 def test_own_models_that_cannot_serve(fault: str, tmp_path: Path) -> None:
     """The search would fail in every trial, or run code that came with the file."""
     model, reason = refused()[fault]

@@ -47,6 +47,7 @@ NUMBERS = {  # option: what it must be, and whether 0 is good
 }
 NUMERIC_SETTINGS = [name for name, setting in SETTINGS.items() if isinstance(setting.default, int | float)]
 NAMES = "letters, digits, '.', '_' and '-' are allowed, and a letter or digit first"
+NEEDED = "a .keras file is needed, or the name of a network"
 SPACES = "finetune, linear_probe, smoke"
 Refused = Callable[..., list[str]]
 Finished = subprocess.CompletedProcess[str]
@@ -491,12 +492,38 @@ def test_every_option_needs_a_value(option: str, capsys: pytest.CaptureFixture[s
             ["--backbone", "text.keras"],
             "backbone file '{work}/text.keras' is not a Keras model: it is no zip archive",
         ),
+        (True, ["--backbone", "nowhere.h5"], "backbone file 'nowhere.h5' does not exist"),
+        (
+            True,
+            ["--backbone", "text.weights.h5"],
+            "backbone file '{work}/text.weights.h5' holds weights alone; "
+            "name the network with --backbone, the file with --weights",
+        ),
+        *(
+            (True, ["--backbone", name], f"backbone file '{{work}}/{name}' holds {what}; {NEEDED}")
+            for name, what in (
+                ("model.pt", "a model of PyTorch or its weights"),
+                ("model.safetensors", "a model of PyTorch or its weights"),
+                ("model.onnx", "an ONNX model"),
+                ("model.tflite", "a TFLite model"),
+            )
+        ),
+        (
+            True,
+            ["--backbone", "exported"],
+            "backbone '{work}/exported' is a SavedModel; "
+            "a .keras file is needed, from model.save(FILE), or the name of a network",
+        ),
+        (True, ["--backbone", "text.txt"], "backbone file '{work}/text.txt' is no .keras file"),
     ],
 )
 def test_unusable_backbone(place: Path, refused: Refused, here: bool, arguments: list[str], told: str) -> None:
     """Weights or a model that cannot be loaded are found out by every trial in turn."""
-    for name in ("text.h5", "text.keras"):
+    models = ("model.pt", "model.safetensors", "model.onnx", "model.tflite")
+    for name in ("text.h5", "text.keras", "text.weights.h5", "text.txt", *models):
         (place / "work" / name).write_text("some text")
+    (place / "work" / "exported").mkdir()
+    (place / "work" / "exported" / "saved_model.pb").write_text("some text")
     assert [told.format(work=place / "work")] == refused(*arguments, here=here)
 
 

@@ -51,6 +51,7 @@ ORDER = (
     "batches",
     "features",
     "backbones",
+    "modelfile",
     "networks",
     "preprocessing",
     "blocks",

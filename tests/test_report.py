@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from PIL import Image
 
-from search import comparison, findings, page, record, report
+from search import charts, comparison, findings, page, record, report
 from search.findings import Findings
 from search.record import Record
 
@@ -359,6 +359,22 @@ def test_the_page_of_a_finished_search_shows_the_test(made: Made) -> None:
     assert "2.0 MiB" in shown.text
     assert "12.5 ms" in shown.text
     assert re.search(r"<cat>\n0\.7143\n0\.8333\n0\.7692\n6\n", shown.text), "the figures of the class are not there"
+
+
+def test_the_page_of_a_search_whose_parameters_depend_on_one(tmp_path: Path) -> None:
+    """A report would end in a KeyError where a trial does not have what another one has."""
+    when = {name: ["optimizer", "sgd"] for name in DISTRIBUTIONS if name != "optimizer"}
+    search = Made(tmp_path / "when", space={**ABOUT["space"], "when": when})
+    search.trial({"optimizer": "adam"}, [0.5, 0.6], "all epochs")
+    search.trial(sgd(2, 0.01), [0.4, 0.7], "all epochs")
+    search.trial(sgd(1, 0.02), [0.3], rung=1)
+    found = search.found()
+    levels = charts.depths(found).data[-1]  # type: ignore[union-attr]
+
+    assert [found.depth(row) for row in found.rows] == [0, 2, 1]
+    assert dict(zip(levels.x, levels.y, strict=True)) == {0: 0.6, 1: 0.3, 2: 0.7}
+    assert "How deep should one unfreeze?" in page.page(found)
+    assert (found.record.folder / "trials.csv").read_text().splitlines()[1].endswith(",adam,,,")
 
 
 def test_the_page_of_a_search_without_a_trial(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -239,6 +240,68 @@ def test_own_folder_and_backbone(tmp_path: Path) -> None:
     assert "class 'sea' holds no usable image and is left out" in done.stdout
     assert [row["trial"] for row in rows(search)] == ["0000", "0001"]
     assert json.loads((search / "best" / "metrics.json").read_text())["classes"] == ["grass", "sky"]
+
+
+ANSWERS = """
+import sys
+import keras, numpy as np, tensorflow as tf
+model = keras.models.load_model(sys.argv[1])
+images = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype("float32")
+model.export(sys.argv[2], verbose=False)
+saved = tf.saved_model.load(sys.argv[2])
+called = [answer(images) for answer in (model, saved.serve) for _ in range(2)]
+answers = [*called, model.predict(images, verbose=0)]
+print(max(float(abs(np.asarray(answer) - np.asarray(answers[0])).max()) for answer in answers))
+"""
+
+
+def test_own_backbone_with_augmentation_inside(tmp_path: Path) -> None:
+    """The model that is exported answers differently each time it is called, or nobody is told what became of it."""
+    import keras
+
+    augmentation = keras.Sequential([keras.layers.RandomFlip(), keras.layers.RandomContrast(0.5)])
+    layers = [keras.layers.Conv2D(8, 3, strides=2), keras.layers.Dropout(0.5), keras.layers.Conv2D(8, 3, strides=2)]
+    model = tmp_path / "mine.keras"
+    keras.Sequential([keras.Input((32, 32, 3)), augmentation, keras.layers.Rescaling(1 / 255), *layers]).save(model)
+    done = run(tmp_path, "--space", "smoke", "--trials", "2", "--name", "own", "--backbone", str(model))
+    search = tmp_path / "results" / "own"
+    asked = [sys.executable, "-c", ANSWERS, search / "best" / "model.keras", tmp_path / "exported"]
+    answered = subprocess.run(asked, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    (note,) = json.loads((search / "search.json").read_text())["notes"]
+    assert re.fullmatch(r"the backbone's augmentation is left off \(random_flip\w*, random_contrast\w*\); .*", note)
+    assert note in done.stdout
+    assert answered.returncode == 0, answered.stderr
+    assert float(answered.stdout.splitlines()[-1]) < 1e-5
+
+
+FEW = """
+from search.space import Budget, Choice, Depth, Space
+
+space = Space(
+    search={"optimizer": Choice(["adam", "sgd"]), "unfreeze_depth": Depth(1, 2)},
+    when={"unfreeze_depth": ("optimizer", "sgd")},
+    budget=Budget(trials=5, epochs=1),
+)
+"""
+
+
+def test_a_space_of_few_configurations_with_a_condition(tmp_path: Path) -> None:
+    """Some configurations are run twice, or a trial fails that does not have what another one has."""
+    (tmp_path / "few.py").write_text(FEW)
+    done = run(tmp_path, "--space", str(tmp_path / "few.py"), "--name", "few", "--set", "confirm=1")
+    search = tmp_path / "results" / "few"
+    found = [(row["optimizer"], row["unfreeze_depth"]) for row in rows(search)]
+    reported = [sys.executable, "-m", "search.report", "few", "--storage", str(search.parent)]
+
+    assert done.returncode == 0, done.stderr
+    assert "the space has 3 configurations, fewer than 5 trials: each is run once" in done.stdout.splitlines()
+    assert sorted(found[:3]) == [("adam", ""), ("sgd", "1"), ("sgd", "2")]
+    assert len(found) == 5, "one configuration is confirmed, with two other seeds"
+    assert found[3] == found[4]
+    assert {row["state"] for row in rows(search)} == {"completed"}
+    assert subprocess.run(reported, capture_output=True, check=False).returncode == 0
 
 
 def losses(search: Path, trial: str) -> dict[int, list[float]]:

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,62 @@ def test_tpe_learns_from_stopped_trials(tmp_path: Path) -> None:
     later = [search.suggest()["dropout"] for _ in range(6)]
 
     assert max(later) < 0.45
+
+
+FINITE = Space(
+    search={
+        "unfreeze_depth": Depth(0, 1),
+        "optimizer": Choice(["adam", "sgd"]),
+        "momentum": Float(0.7, 0.9, step=0.1),
+        "batch_size": Int(16, 32, step=16),
+    },
+    when={"momentum": ("optimizer", "sgd")},
+    start=[{"optimizer": "adam", "batch_size": 16}],
+    budget=Budget(trials=16, epochs=5),
+    name="toy",
+).resolve(4)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])
+def test_no_configuration_comes_twice(tmp_path: Path, sampler: str) -> None:
+    """Where parameters have few values, a sampler proposes what it liked again, and the same numbers are computed."""
+    if sampler == "gp":
+        pytest.importorskip("torch")
+    found: list[tuple[Any, ...]] = []
+    for number in range(16):
+        if number in (0, 5, 11):  # begun, and resumed from its record alone
+            search, begun = Search(tmp_path / "search", sampler, space=FINITE), number
+        told = {name: value for name, value in search.suggest().items() if name != "trial"}
+        found.append(tuple(sorted(told.items())))
+        search.end(f"t{number - begun}", 5, 0.5, "all epochs")
+
+    assert len(set(found)) == FINITE.size == 16
+    assert search.searcher.suggest("t16") == search.searcher.FINISHED
+    assert len(search.trials) == 16
+    assert dict(found[0])["batch_size"] == 16
+
+
+def test_what_was_proposed_and_never_began_is_not_what_another_trial_has(tmp_path: Path) -> None:
+    """After a crash a trial would get the configuration of a later one, and its own never be run."""
+    killed = Search(tmp_path, "tpe", space=FINITE)
+    for number in range(16):
+        killed.suggest()
+        killed.end(f"t{number}", 5, 0.5, "all epochs") if number != 12 else None
+    lines = killed.record.history.path.read_text().splitlines(keepends=True)
+    killed.record.history.path.write_text("".join(line for line in lines if '"0012"' not in line))
+    resumed = Search(tmp_path, "tpe", space=FINITE)
+
+    assert resumed.suggest() == {**killed.trials[12].params, "trial": "0012"}
+
+
+def test_a_start_point_that_comes_twice_is_tried_once(tmp_path: Path) -> None:
+    """`half` and `all` are the same depth where the backbone has one block, and one trial would be run again."""
+    points: list[dict[str, Value]] = [{**START[1], "unfreeze_depth": depth} for depth in ("half", "all")]
+    search = Search(tmp_path, space=replace(DECLARED, start=points).resolve(1))
+    first, second = search.suggest(), search.suggest()
+
+    assert first == {**START[1], "unfreeze_depth": 1, "trial": "0000"}
+    assert second["learning_rate"] != first["learning_rate"]
 
 
 # what it tells Optuna

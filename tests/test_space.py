@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import spaces
 from search import errors
 from search.errors import SpaceError
+from search.parameters import sample
 from search.settings import SETTINGS, Value, read_assignments
 from search.space import METRICS, Budget, Choice, Depth, Float, Int, Objective, Space, load
 
@@ -42,7 +44,7 @@ def suggestions(space: Space, count: int) -> list[tuple[dict[str, Value], dict[s
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     trials = [study.ask() for _ in range(count)]
-    return [(space.suggest(trial), trial.params) for trial in trials]
+    return [(space.suggest(partial(sample, trial)), trial.params) for trial in trials]
 
 
 def test_a_good_space_has_no_faults() -> None:
@@ -264,6 +266,39 @@ def test_applies() -> None:
 def test_depths(search: dict[str, Any], fixed: dict[str, Value], depths: list[int]) -> None:
     """Features are computed that no trial starts from, or lack where one does."""
     assert depths == Space(search, BUDGET, fixed=fixed).resolve(6).depths
+
+
+def test_depths_with_a_condition() -> None:
+    """The trials that have no depth of their own are at one whose features are never kept."""
+    search = {"unfreeze_depth": Depth(2), "optimizer": Choice(["adam", "sgd"])}
+    assert Space(search, BUDGET, when={"unfreeze_depth": ("optimizer", "sgd")}).resolve(3).depths == [2, 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("search", "when", "size"),
+    [
+        ({"optimizer": Choice(["adam"]), "batch_size": Choice([8])}, {}, 1),
+        ({"unfreeze_depth": Depth(1), "optimizer": Choice(["adam", "sgd"])}, {}, 12),
+        ({"optimizer": Choice(["adam", "sgd"]), "momentum": Float(0.5, 0.7, step=0.1)}, {"momentum": "sgd"}, 4),
+        (
+            {"optimizer": Choice(["adam", "sgd"]), "batch_size": Int(8, 24, step=8), "unfreeze_depth": Int(0, 1)},
+            {"batch_size": "sgd", "unfreeze_depth": "adam"},
+            5,
+        ),
+        ({"optimizer": Choice(["sgd", "adam"]), "batch_size": Choice([8, 8, 16])}, {"batch_size": "sgd"}, 3),
+        ({"dropout": Float(0.1, 0.1), "stop_patience": Int(1, 3, log=True)}, {}, 3),
+    ],
+)
+def test_size(search: dict[str, Any], when: dict[str, str], size: int) -> None:
+    """A space is searched for longer than it has configurations, or some are never run."""
+    space = Space(search, BUDGET, when={name: ("optimizer", value) for name, value in when.items()}).resolve(6)
+    assert size == space.size == len({tuple(sorted(found.items())) for found, _ in suggestions(space, 40 * size)})
+
+
+@pytest.mark.parametrize("space", [GOOD, Space({"optimizer": Choice(["adam"]), "dropout": Float(0, 0.5)}, BUDGET)])
+def test_size_without_end(space: Space) -> None:
+    """A space of numbers without steps is taken for one that can be run through."""
+    assert space.resolve(6).size == math.inf
 
 
 def test_settings_leave_out_what_varies() -> None:

@@ -24,7 +24,9 @@ from search.backbones import Source
 from search.data import silent
 from search.errors import CheckpointError, StorageError
 from search.features import Place
-from search.space import Objective
+from search.request import Request
+from search.settings import SETTINGS
+from search.space import Budget, Choice, Float, Int, Objective, Space
 
 REPORTED = {
     *("epoch", "objective", "best_epoch", "val_accuracy", "val_loss", "last_val_accuracy", "last_val_loss"),
@@ -42,6 +44,7 @@ PARAMETERS = {
     "stop_patience": 3,
 }
 FIELDS = {"epochs", "seed", "objective", "backbone", "place", "head_start", "rungs", "deadline"}
+SEARCHABLE = [name for name, setting in SETTINGS.items() if setting.searchable]
 TOLERANCE = 1e-5
 Weights = list[tuple[str, NDArray[Any]]]
 
@@ -462,6 +465,31 @@ def test_parameters_reach_the_optimizer(trials: Trials, optimizer: str, momentum
 
     for weight, old in zip(weights, before, strict=True):
         np.testing.assert_allclose(np.asarray(weight) - old, -(2 * rate + momentum * rate), rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", SEARCHABLE)
+def test_a_parameter_that_does_not_apply_has_its_default(trials: Trials, name: str, tmp_path: Path) -> None:
+    """Every trial of a space that has the parameter under a condition would fail where the condition does not hold."""
+    parent, value, other = ("batch_size", 16, 8) if name == "optimizer" else ("optimizer", "adam", "sgd")
+    default = SETTINGS[name].default
+    varying = Int(1, 8) if isinstance(default, int) else Choice(["adam", "sgd"]) if name == "optimizer" else Float(0, 1)
+    space = Space(
+        search={parent: Choice([value, other]), name: varying},
+        when={name: (parent, other)},
+        fixed={"backbone": trials.small, "head_start": "random"},
+        budget=Budget(trials=2, epochs=1),
+    )
+    machine = {"cpus": 1, "gpus": 0, "cpus_per_trial": 1, "gpus_per_trial": 0, "max_concurrent": None, "address": None}
+    place = trials.place(trials.small)
+    asked = Request(space, tmp_path, "own", place.image_size, place.cache, 0, place=place, **machine)
+    configuration = asked.configuration("0000", {parent: value})
+    configuration.folder.parent.mkdir()
+    reports: list[dict[str, Any]] = []
+    trial.train(configuration, reports.append)
+
+    assert set(configuration.parameters) == set(SEARCHABLE)
+    assert (configuration.parameters[name], configuration.parameters[parent]) == (default, value)
+    assert [report["ending"] for report in reports] == ["all epochs"]
 
 
 def test_what_is_frozen_stays_frozen_after_a_deeper_trial(trials: Trials) -> None:
