@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from search.errors import DataError, StorageError, unknown
-from search.folders import SPLITS
+from search.folders import SPLITS, printable
 from search.reading import Greys, Pixels, open_image, pixels
-from search.scan import Found, Progress, Scan, in_threads, printable, scan, silent, why
+from search.scan import Found, Progress, Scan, in_threads, scan, silent, why
 from search.splits import Dataset, assign, contradictions, demand_usable, gather, listing, without
 
 __all__ = ["BUILT_IN", "SPLITS", "Dataset", "Progress", "decode", "faults", "find", "load", "silent"]

@@ -3,8 +3,8 @@
 import os
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -20,10 +20,12 @@ WASTE = frozenset(
     ("@eadir", ".@__thumb", "__macosx", "#recycle", "@recycle", "$recycle.bin", "#snapshot", "lost+found")
 )
 
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
 _WORDS = {
     "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation"),
-    "test": ("test", "testing", "holdout"),
+    "val": ("val", "valid", "validation", "validate", "dev", "development"),
+    "test": ("test", "testing", "eval", "evaluation", "holdout"),
 }
 _SPLIT_OF = {word: split for split, words in _WORDS.items() for word in words}
 _FILLERS = frozenset(
@@ -93,8 +95,9 @@ def find(root: Path, asked: str) -> Folders:
     notes = [
         *_split_notes(splits, folders),
         *_hidden(parents),
+        *_deep(parents),
         *(
-            f"class '{name}' is written in {len(forms)} Unicode forms, and taken for one"
+            f"class '{printable(name)}' is written in {len(forms)} Unicode forms, and taken for one"
             for name, forms in sorted(named.items())
             if len(forms) > 1
         ),
@@ -123,53 +126,77 @@ def further_in(root: Path, folder: Path) -> str:
     Args:
         folder: directly below `root`.
     """
-    while len(folders := subfolders(folder)) == 1:
-        (folder,) = folders
+    folder, folders = _descended(folder)
     if not folders:
         return ""
     inside = folder.relative_to(root).as_posix()
     return f"inside '{inside}' are the folders {_listed(folders)}: if these are the classes, give --data {folder}"
 
 
+def printable(name: str) -> str:
+    """The name with its control characters (and bytes that are no UTF-8) written as escapes."""
+    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], name)
+
+
+def _descended(folder: Path) -> tuple[Path, list[Path]]:
+    """The first folder, itself or further in, that does not hold one folder alone; and the folders in it."""
+    while len(folders := subfolders(folder)) == 1:
+        (folder,) = folders
+    return folder, folders
+
+
 def _splits(root: Path, folders: Sequence[Path]) -> dict[str, str]:
     """Folder → split, by their names; a fault where they look like splits and are not understood."""
     known = {folder.name: split for folder in folders if (split := _split_of(folder.name))}
     if len(known) <= 1 < len(folders):
-        _demand_no_splits(root, folders)
+        _demand_no_splits(root, folders, known)
         return {}
     faults = []
     for split in SPLITS:
         same = [name for name, one in known.items() if one == split]
         if len(same) > 1:
-            faults.append(f"the folders {' and '.join(same)} both look like the split '{split}'; keep one of them")
+            faults.append(f"the folders {' and '.join(same)} are both taken for the split '{split}'; keep one of them")
         elif known and not same and split != "val":
-            faults.append(f"{', '.join(known)} looks like a split, and there is no '{split}' beside it; add it")
-    faults += [
-        f"{name} looks like a split, and holds no class folders; expected {name}/<class>/*"
-        for name in known
-        if not subfolders(root / name)
-    ]
+            faults.append(f"{' and '.join(known)} are taken for splits, and there is no '{split}' beside; add it")
+    for name in known:
+        inside = subfolders(root / name)
+        if not inside:
+            faults.append(f"{name} is taken for a split, and holds no class folders; expected {name}/<class>/*")
+        elif len(inside) == 1 and len(below := _descended(inside[0])[1]) > 1:
+            held = f"{inside[0].name} alone, and in it are the folders {_listed(below)}"
+            faults.append(f"{name} holds {held}; move the classes up into {name}")
     if faults:
-        ways = [f"give --data {root / name}, to have it split" for name, split in known.items() if split == "train"]
-        raise DataError([*faults, f"or {', or '.join([*ways, _either()])}"], subject=str(root))
+        trained = [root / name for name, split in known.items() if split == "train" and subfolders(root / name)]
+        ways = [f"give --data {folder}, to have it split" for folder in trained]
+        faults[-1] += f"; or {', or '.join([*ways, _either()])}"
+        raise DataError(faults, subject=str(root))
     return known
 
 
-def _demand_no_splits(root: Path, folders: Sequence[Path]) -> None:
-    """Raise where folders hold the same folders, as splits do: a network would learn to tell splits apart."""
+def _demand_no_splits(root: Path, folders: Sequence[Path], known: Collection[str]) -> None:
+    """Raise where folders that are taken for classes hold folders as splits do: a network would learn to tell splits.
+
+    Args:
+        known: of these, those that are called like a split.
+    """
     readable = [folder for folder in folders if os.access(folder, os.R_OK | os.X_OK)]
-    deep = {folder.name: inside for folder in readable if len(inside := subfolders(folder)) > 1}
-    if len(deep) < 2:
+    held = {folder.name: [one_form(inside.name) for inside in _descended(folder)[1]] for folder in readable}
+    beside = {one_form(name) for name in held}
+    often = Counter(name for names in held.values() for name in names)
+    shared = {folder: [name for name in names if often[name] > 1] for folder, names in held.items()}
+    alike = [folder for folder, names in shared.items() if len(names) > 1]
+    around = [folder for folder, names in held.items() if len(beside.intersection(names) - {folder}) > 1]
+    called = [folder for folder in known if len(held.get(folder, [])) > 1]
+    if len(alike) > 1:
+        fault = f"the folders {_listed(alike)} each hold the folders {_listed(shared[alike[0]])}, as splits do"
+    elif around:
+        fault = f"the folder {around[0]} holds folders of the same names as those beside it"
+    elif called:
+        fault = f"the folder {called[0]} is called like a split, and holds the folders {_listed(held[called[0]])}"
+    else:
         return
-    names = [{one_form(folder.name) for folder in inside} for inside in deep.values()]
-    common, every = set.intersection(*names), set.union(*names)
-    if len(common) < 2 or 2 * len(common) < len(every):
-        return
-    held = _listed([Path(name) for name in sorted(common)])
-    fault = (
-        f"the folders {_listed(list(map(Path, deep)))} each hold the folders {held}, as splits do: if they are splits"
-    )
-    raise DataError([f"{fault}, call them train, val and test, or {_either()}"], subject=str(root))
+    ways = f"if there are splits, call their folders train, val and test, with the classes in them; or {_either()}"
+    raise DataError([f"{fault}: {ways}"], subject=str(root))
 
 
 def _either() -> str:
@@ -184,17 +211,25 @@ def _split_of(name: str) -> str | None:
 
 
 def _split_notes(splits: Mapping[str, str], folders: Sequence[Path]) -> list[str]:
-    renamed = [f"'{name}' for {split}" for name, split in splits.items() if name != split]
-    beside = [folder for folder in folders if splits and folder.name not in splits]
+    renamed = [f"'{printable(name)}' for {split}" for name, split in splits.items() if name != split]
+    beside = [folder.name for folder in folders if splits and folder.name not in splits]
     notes = [f"folders are taken for splits: {', '.join(renamed)}"] if renamed else []
     return notes + ([f"folders beside the splits are left out: {_listed(beside)}"] if beside else [])
+
+
+def _deep(parents: Sequence[Path]) -> list[str]:
+    """A note of class folders that hold folders of their own, whose images are all of that class."""
+    classes = [folder for parent in parents for folder in subfolders(parent) if os.access(folder, os.R_OK | os.X_OK)]
+    found = [folder.name for folder in classes if len(subfolders(folder)) > 1]
+    return [f"classes whose folders hold folders, which are not told apart: {_listed(found)}"] if found else []
 
 
 def _hidden(parents: Sequence[Path]) -> list[str]:
     """A note of hidden folders where classes are expected, if files with a picture's ending lie in them."""
     hidden = [folder for parent in parents for folder in _folders(parent, lambda name: name.startswith("."))]
     found = [folder for folder in hidden if folder.name.lower() not in WASTE and _holds_pictures(folder)]
-    return [f"hidden folders are left out, with the images in them: {_listed(found)}"] if found else []
+    names = [folder.name for folder in found]
+    return [f"hidden folders are left out, with the images in them: {_listed(names)}"] if found else []
 
 
 def _holds_pictures(folder: Path) -> bool:
@@ -211,6 +246,6 @@ def _folders(folder: Path, wanted: Callable[[str], bool]) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def _listed(folders: Sequence[Path], limit: int = 8) -> str:
+def _listed(folders: Sequence[Path | str], limit: int = 8) -> str:
     more = f" and {len(folders) - limit} more" if len(folders) > limit else ""
-    return ", ".join(folder.name for folder in folders[:limit]) + more
+    return ", ".join(printable(PurePath(folder).name) for folder in folders[:limit]) + more

@@ -6,6 +6,7 @@ Decision 2 (`docs/decisions`) says why so.
 import functools
 import importlib
 import importlib.util
+import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from PIL import ExifTags, Image, ImageOps, features
 Pixels = NDArray[np.uint8]
 
 MAX_MEGAPIXELS = 50
-_ALWAYS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
+_ALWAYS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+_SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _SAMPLE_FORMAT = 254, 258, 262, 277, 284, 339  # of TIFF 6.0
+_TURNS = range(2, 9)
+_SAMPLED = 100_000
 _PNG_TAGS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp")
 
 
@@ -41,18 +45,24 @@ class Header:
 
     Args:
         greys: its least and its greatest value, where it has more than 8 bits of grey; `None` where it has not.
+        bulk: the values between which all but a hundredth at either end lie, of the same image.
+        fractions: whether these are fractions.
         turned: whether its orientation tag says that it is not upright as it is stored.
-        shortened: whether it has 16 bits in each colour, of which Pillow reads the upper 8.
+        shortened: the greatest value, where it has 16 bits in each colour, of which Pillow reads the upper 8.
         paged: whether it is a TIFF of several pages, of which the first is read.
     """
 
     greys: Greys | None = None
+    bulk: Greys | None = None
+    fractions: bool = False
     turned: bool = False
-    shortened: bool = False
+    shortened: int | None = None
     paged: bool = False
 
 
 ORDINARY = Header()
+
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it says of every file what an exception says too
 
 
 class TooLargeError(ValueError):
@@ -86,16 +96,21 @@ def open_image(file: IO[bytes]) -> Image.Image:
 
 
 def header(image: Image.Image) -> Header:
-    """What can be said of an opened image; one with more than 8 bits of grey is decoded for it.
+    """What can be said of an opened image; one with more than 8 bits in a value is decoded for it.
 
     Raises:
-        ValueError: it holds values that are no numbers.
+        ValueError: Pillow would give other values than it holds, or these are no numbers, or its tags are broken.
         Exception: as of `open_image`.
     """
-    turned = _orientation(image) not in (None, 1)
-    shortened = not _is_deep(image) and ";16" in str(getattr(image, "tile", ""))
-    paged = image.format == "TIFF" and getattr(image, "n_frames", 1) > 1
-    return Header(_extremes(image) if _is_deep(image) else None, turned, shortened, paged)
+    turned, paged = _is_turned(image), False
+    if image.format == "TIFF":
+        _demand_understood(image)
+        paged = getattr(image, "n_frames", 1) > 1
+    if not _is_deep(image):
+        shortened = int(np.asarray(image).max()) if ";16" in str(getattr(image, "tile", "")) else None
+        return Header(turned=turned, shortened=shortened, paged=paged)
+    greys, bulk = _extremes(image)
+    return Header(greys, bulk, image.mode == "F", turned, paged=paged)
 
 
 def together(found: Iterable[Greys | None]) -> Greys:
@@ -114,12 +129,20 @@ def pixels(image: Image.Image, image_size: int, greys: Greys) -> Pixels:
     """
     image = ImageOps.exif_transpose(image)
     if _is_deep(image):
-        values = (np.asarray(image, "float64") - greys.black) / (greys.white - greys.black)
-        image = Image.fromarray(np.rint(255 * values.clip(0, 1)).astype("uint8"))
+        values = np.asarray(image)
+        few = values.dtype == np.uint16  # scaling all that there may be takes less memory than all that there are
+        scaled = _scaled(np.arange(1 << 16), greys)[values] if few else _scaled(values, greys)
+        image = Image.fromarray(scaled)
     image = image.convert("RGB")
     if image.size != (image_size, image_size):
         image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
     return np.asarray(image)
+
+
+def _scaled(values: NDArray[Any], greys: Greys) -> Pixels:
+    share = (values.astype("float64") - greys.black) / (greys.white - greys.black)
+    found: Pixels = np.rint(255 * share.clip(0, 1)).astype("uint8")
+    return found
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -127,16 +150,43 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode[0] in "IF"
 
 
-def _extremes(image: Image.Image) -> Greys:
+def _extremes(image: Image.Image) -> tuple[Greys, Greys]:
+    """The ends of all values, and of all but a hundredth at either end."""
     values: Any = np.asarray(image)
     low, high = float(values.min()), float(values.max())
     if not math.isfinite(low) or not math.isfinite(high):
         raise ValueError("it holds values that are no numbers")
-    return Greys(low, high)
+    if low < 0 and image.format == "TIFF" and _tag(image, _SAMPLE_FORMAT, 1) == 1:
+        raise ValueError("it holds values of 2,147,483,648 and more, which Pillow takes for negative ones")
+    some = values.ravel()[:: max(1, values.size // _SAMPLED)]
+    bulk = np.percentile(some, 1, method="higher"), np.percentile(some, 99, method="lower")
+    return Greys(low, high), Greys(*map(float, bulk))
 
 
-def _orientation(image: Image.Image) -> int | None:
+def _is_turned(image: Image.Image) -> bool:
     """By its tag. Of a PNG whose tags stand behind its pixels it is not known without decoding them."""
     if image.format == "PNG" and not any(tag in image.info for tag in _PNG_TAGS):
-        return None
-    return image.getexif().get(ExifTags.Base.Orientation)
+        return False
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation) in _TURNS
+    except SyntaxError as error:
+        raise ValueError("its EXIF data are broken") from error
+
+
+def _demand_understood(image: Image.Image) -> None:
+    """Raise for the kinds of TIFF that Pillow opens and misreads."""
+    wide = _tag(image, _BITS, 1) > 8
+    if _tag(image, _SUBFILE, 0) & 1:
+        raise ValueError("its first picture is a thumbnail, as in raw files of cameras")
+    if wide and _tag(image, _PHOTOMETRIC, 1) == 0:
+        raise ValueError("it has more than 8 bits, and 0 is white in it, which Pillow does not turn round")
+    if wide and _tag(image, _PLANAR, 1) == 2 and _tag(image, _SAMPLES, 1) > 1:
+        raise ValueError("it has more than 8 bits, and its colours lie apart, which Pillow does not read")
+    if not wide and _tag(image, _SAMPLE_FORMAT, 1) == 2:
+        raise ValueError("it has 8 bits with a sign, which Pillow does not read")
+
+
+def _tag(image: Image.Image, tag: int, default: int) -> int:
+    """The value, or the greatest of the values, of a tag of a TIFF image."""
+    value: Any = getattr(image, "tag_v2", {}).get(tag, default)
+    return int(max(value)) if isinstance(value, tuple) else int(value)

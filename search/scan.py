@@ -1,7 +1,6 @@
 """What an image folder holds: which files are images, of which class and split, and which cannot be used."""
 
 import hashlib
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from search import folders, machine, reading
 from search.errors import DataError
-from search.folders import LAYOUTS, PICTURES, WASTE, Folders
+from search.folders import LAYOUTS, PICTURES, UNPRINTABLE, WASTE, Folders, printable
 from search.reading import ORDINARY, Header
 
 # What lies beside images, by its ending; any other file of a class folder is an image, or a bad one.
@@ -32,9 +31,9 @@ Result = TypeVar("Result")
 
 _BATCH = 64
 _SIGNED = 64  # bytes in which a file says what it is
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _LFS = b"version https://git-lfs.github.com/spec/"
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LINKS = (
     "links are not followed out of the folder: copy it with what they lead to, cp -rL FOLDER COPY "
     "(git-annex: git annex get . && git annex unlock .; DVC: dvc config cache.type copy && dvc checkout --relink)"
@@ -99,10 +98,10 @@ def scan(root: Path, asked: str, progress: Progress = silent) -> Scan:
     try:
         found = folders.find(root, asked)
     except OSError as error:
-        raise DataError([why(error)], subject=str(root)) from error
+        raise DataError([f"{why(error)}: {error.filename}"], subject=str(root)) from error
     inside, others, waste = list[tuple[Path, str]](), list[Path](), list[Path]()
     for path, obstacle in _walk(root, root, frozenset({root}), waste):
-        inside_class = found.place(path.relative_to(root)) or (obstacle and path.is_dir())
+        inside_class = found.place(path.relative_to(root)) or (obstacle and (path.is_dir() or not path.suffix))
         inside.append((path, obstacle)) if inside_class else others.append(path)
     images, bad, classes, advice = list[Found](), list[tuple[str, str]](), set[str](), dict[str, None]()
     checked = in_threads(partial(_check, root), inside, "scanning images", progress)
@@ -130,14 +129,9 @@ def why(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError | reading.TooLargeError):
         return str(reading.TooLargeError())
     if isinstance(error, UnidentifiedImageError):
-        return "not a PNG, JPEG, GIF, BMP, WebP, TIFF, AVIF or HEIC image"
+        return "not a PNG, JPEG, GIF, BMP, WebP, TIFF, PPM, AVIF or HEIC image"
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return f"cannot be read: {printable(said.splitlines()[0])}"
-
-
-def printable(name: str) -> str:
-    """The name with its control characters (and bytes that are no UTF-8) written as escapes."""
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], name)
 
 
 def in_threads(
@@ -199,7 +193,7 @@ def _check(root: Path, found: tuple[Path, str]) -> _Checked:
     beside = path.suffix.lower() in BESIDE
     if obstacle:
         return _Checked() if beside else _Checked(reason=obstacle, advice=_LINKS if path.is_symlink() else "")
-    if _UNPRINTABLE.search(str(path.relative_to(root))) and not beside:
+    if UNPRINTABLE.search(str(path.relative_to(root))) and not beside:
         return _Checked(reason="control characters in its name")
     try:
         if not path.is_file():
@@ -227,6 +221,8 @@ def _told(path: Path, reason: str) -> _Checked:
         return _Checked(reason="a Git LFS pointer", advice="Git LFS pointers stand for the images: git lfs pull")
     if signed[4:8] == b"ftyp" and signed[8:12] in _HEIF and "HEIF" not in reading.formats():
         return _Checked(reason="a HEIC image", advice="to read HEIC images: pip install 'finetune-search[heic]'")
+    if signed[:4] in _TIFF or signed[4:8] == b"ftyp":
+        return _Checked(reason="damaged, or of a kind of TIFF, AVIF or HEIC image, or of film, that is not read")
     return _Checked(reason=reason)
 
 
@@ -234,14 +230,15 @@ def _notes(others: Sequence[Path], waste: Sequence[Path], headers: Sequence[Head
     outside = [path for path in others if path.suffix.lower() in PICTURES]
     rest = Counter(path.suffix.lower() or path.name for path in others if path.suffix.lower() not in PICTURES)
     turned = sum(header.turned for header in headers)
-    shortened = sum(header.shortened for header in headers)
+    shortened = [header.shortened for header in headers if header.shortened is not None]
     paged = sum(header.paged for header in headers)
     counted = {
         f"image files left out because they lie outside the class folders: {len(outside)}; expected {LAYOUTS}": outside,
         f"files left out because they are no images: {_counted(rest)}": rest,
         f"folders of thumbnails or waste left out: {_counted(Counter(path.name for path in waste))}": waste,
         f"images turned upright, as their orientation tag says: {turned}": turned,
-        f"images with 16 bits in each colour, of which the upper 8 are read: {shortened}": shortened,
+        f"images with 16 bits in each colour, of which the upper 8 are read: {len(shortened)}; "
+        f"these are at most {max(shortened, default=0)} of 255": shortened,
         f"TIFF images of several pages, of which the first is read: {paged}": paged,
     }
     return [note for note, what in counted.items() if what]

@@ -12,12 +12,13 @@ from pathlib import PurePath
 import numpy as np
 
 from search.errors import DataError
-from search.folders import LAYOUTS, SPLITS
-from search.reading import ALL_GREYS, Greys, together
+from search.folders import LAYOUTS, SPLITS, printable
+from search.reading import ALL_GREYS, Greys, Header, together
 from search.scan import Found
 
 _MOST_HELD_OUT_FIRST = ("test", "val", "train")
 _LISTED, _KINDS = 20, 8
+FEW_GREYS = 0.1
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,12 @@ def contradictions(images: Iterable[Found]) -> list[tuple[str, str]]:
         same[image.digest].append(image)
     found = []
     for copies in same.values():
-        for image in copies:
-            other = next((copy for copy in copies if copy.class_name != image.class_name), None)
-            if other:
-                reason = f"a contradiction: the same image as {other.path}, of class '{other.class_name}'"
-                found.append((image.path, reason))
+        first = {image.class_name: image.path for image in reversed(copies)}
+        if len(first) > 1:
+            for image in copies:
+                name, path = next((name, path) for name, path in sorted(first.items()) if name != image.class_name)
+                reason = f"a contradiction: the same image as {path}, of class '{name}'"
+                found.append((image.path, printable(reason)))
     return sorted(found)
 
 
@@ -98,24 +100,45 @@ def gather(
         items={split: tuple(image.path for image in part) for split, part in parts.items()},
         labels={split: tuple(numbers[image.class_name] for image in part) for split, part in parts.items()},
         skipped=tuple(bad),
-        notes=tuple(notes),
+        notes=tuple(map(printable, notes)),
         fingerprint="",
         digests={split: tuple(image.digest for image in part) for split, part in parts.items()},
-        greys=together(image.header.greys for image in parts["train"]),
-        advice=tuple(advice),
+        advice=tuple(map(printable, advice)),
     )
     dataset = without(dataset, _copies(dataset))
+    kept = set(dataset.items["train"])
+    training = [image.header for image in parts["train"] if image.path in kept]
+    dataset = replace(dataset, greys=together(header.greys for header in training))
     turned = [image.path for image in images if image.header.turned]
     deep = sum(image.header.greys is not None for image in images)
     content: list[object] = [dataset.classes, dataset.items, dataset.labels, dataset.digests]
     content += [turned] * bool(turned) + [dataset.greys] * bool(deep)  # where all are read as they are: as ever
-    black, white = dataset.greys
-    scaled = [f"images with more than 8 bits of grey: {deep}; {black:g} becomes 0, {white:g} becomes 255"]
+    scaled = _about_greys(dataset.greys, deep, training) if deep else []
     return replace(
         dataset,
-        notes=(*dataset.notes, *scaled * bool(deep)),
+        notes=(*dataset.notes, *scaled),
         fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
     )
+
+
+def _about_greys(greys: Greys, deep: int, training: Sequence[Header]) -> list[str]:
+    """Notes of images with more than 8 bits of grey: what becomes of them, and what leaves them few greys.
+
+    Args:
+        deep: how many there are.
+        training: of all training images.
+    """
+    black, white = greys
+    notes = [f"images with more than 8 bits of grey: {deep}; {black:g} becomes 0, {white:g} becomes 255"]
+    bulk = together(header.bulk for header in training)
+    if bulk.white - bulk.black < FEW_GREYS * (white - black):
+        notes.append(
+            f"but nearly all of their values lie between {bulk.black:g} and {bulk.white:g}, and share few greys: "
+            "look for the few values outside, and mend or remove their images"
+        )
+    if len({header.fractions for header in training if header.greys}) > 1:
+        notes.append("but some hold whole numbers and some fractions, and share one range: convert them to one kind")
+    return notes
 
 
 def _copies(dataset: Dataset) -> list[tuple[str, str]]:
@@ -171,8 +194,10 @@ def demand_usable(dataset: Dataset, max_bad_files: float) -> None:
             faults += [f"{bad} of its {usable + bad} image files cannot be used, {limit}; {advice}:{listed}"]
         used = [name for name, count in dataset.counts.items() if count]
         if len(used) < 2:
-            faults += [f"only one class, '{used[0]}', holds usable images; at least two are needed"]
-        faults += _gaps(dataset)
+            faults += [f"only one class, '{printable(used[0])}', holds usable images; at least two are needed"]
+        gaps = _gaps(dataset)
+        told = f"\n  skipped:{listing(dataset.skipped)}" if gaps and 0 < bad <= allowed else ""
+        faults += [*gaps[:-1], *(gap + told for gap in gaps[-1:])]
     if faults:
         faults[-1] += "".join(f"\n    {line}" for line in dataset.advice)
         raise DataError(faults, subject=dataset.source)
@@ -191,7 +216,7 @@ def _gaps(dataset: Dataset) -> list[str]:
             different, total = len(held[number]), counts[name]
             counted = f"{total} in all" + (f", {different} without copies" if different < total else "")
             none = f"{counted}, none in {' and '.join(missing)}"
-            faults.append(f"class '{name}' has too few images for a split: {none}; {rule}")
+            faults.append(f"class '{printable(name)}' has too few images for a split: {none}; {rule}")
     more = len(faults) - _LISTED
     return faults if more <= 0 else [*faults[:_LISTED], f"{more} more classes have too few images for a split"]
 

@@ -296,7 +296,7 @@ def test_only_bad_files(place: Path, refused: Refused) -> None:
         (root / name).write_text("no image")
     head, *listed = refused("--data", str(root), here=True)
     assert f"{root}: none of its image files can be used, 2 in all:" == head
-    alien = "not a PNG, JPEG, GIF, BMP, WebP, TIFF, AVIF or HEIC image"
+    alien = "not a PNG, JPEG, GIF, BMP, WebP, TIFF, PPM, AVIF or HEIC image"
     assert [f"    cat/1.png: {alien}", f"    dog/2.jpg: {alien}"] == listed
 
 

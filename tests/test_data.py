@@ -227,13 +227,13 @@ def test_bad_files_are_skipped_with_a_reason(tmp_path: Path) -> None:
     (bad / "loop").symlink_to(root)
     (bad / "nothing.png").symlink_to(root / "nothing")
     dataset = prepare(root, tmp_path, max_bad_files=0.25)
-    alien = "not a PNG, JPEG, GIF, BMP, WebP, TIFF, AVIF or HEIC image"
+    alien = "not a PNG, JPEG, GIF, BMP, WebP, TIFF, PPM, AVIF or HEIC image"
     expected = {
         "corrupt.png": alien,
         "empty.jpg": alien,
         "text.webp": alien,
         "array.npy": alien,
-        "film.mp4": alien,
+        "film.mp4": "damaged, or of a kind of TIFF, AVIF or HEIC image, or of film, that is not read",
         "no ending": alien,
         "huge.png": "more than 50 megapixels",
         "vast.png": "more than 50 megapixels",
@@ -360,7 +360,7 @@ def test_unusable_folders(tmp_path: Path) -> None:
     (bad / "cat" / "x.png").touch()
     assert faults(bad, tmp_path, max_bad_files=1) == [
         "none of its image files can be used, 1 in all:"
-        "\n    cat/x.png: not a PNG, JPEG, GIF, BMP, WebP, TIFF, AVIF or HEIC image"
+        "\n    cat/x.png: not a PNG, JPEG, GIF, BMP, WebP, TIFF, PPM, AVIF or HEIC image"
     ]
     few = flat(tmp_path / "few", {"a": 2, "b": 4})
     rule = "each of train, val, test needs at least one of every class"

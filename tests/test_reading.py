@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 import re
 import struct
@@ -98,6 +99,9 @@ def save_turned(folder: Path) -> None:
         for orientation in ORIENTATIONS:
             content = turned(orientation, kind, 10 * position + orientation)
             (folder / f"turned{orientation}.{kind.lower()}").write_bytes(content)
+    for number, (mode, orientation) in enumerate(itertools.product(("L", "P", "RGBA", "CMYK"), ORIENTATIONS)):
+        stored = paint(200 + number, (20, 16)).convert("RGB").convert(mode)
+        stored.save(folder / f"turned{orientation}{mode}.tif", tiffinfo={ExifTags.Base.Orientation: orientation})
     (folder / "late.png").write_bytes(late_tag(turned(6, "PNG", 60)))
 
 
@@ -118,6 +122,7 @@ def save_deep(folder: Path) -> None:
     greys = np.linspace(LOW, HIGH, 9 * 7).reshape(9, 7)
     Image.fromarray(greys.astype("uint16")).save(folder / "16.png")
     Image.fromarray(greys.astype("uint16").T).save(folder / "16.tif")
+    Image.fromarray(greys.astype("uint16")[::-1].T).save(folder / "16t.tif", tiffinfo={ExifTags.Base.Orientation: 6})
     Image.fromarray(greys.astype("uint16")[::-1]).save(folder / "packed16.tif", compression="tiff_lzw")
     Image.fromarray(greys.astype("int32")[:, ::-1]).save(folder / "32.tif")
     Image.fromarray(greys.astype("float32")[::-1, ::-1]).save(folder / "fractions.tif")
@@ -188,7 +193,7 @@ def test_the_recipe_reads_what_the_search_read(photos: Read, recipe: dict[str, A
     """The exported model sees other pixels in use than in the search."""
     dataset, read = photos
     assert dataset.skipped == ()
-    assert len(read) == 6 + 31 + 5 * 8 + 1 + 5 + 1 + 2
+    assert len(read) == 6 + 31 + 5 * 8 + 4 * 8 + 1 + 6 + 1 + 2
     for item, pixels in read.items():
         assert np.array_equal(quietly(recipe["pixels"], Path(dataset.source) / item), pixels), item
     assert recipe["probabilities"].shape == (1, 3)
@@ -222,10 +227,11 @@ def test_notes_tell_how_images_are_read(photos: Read) -> None:
     """Images are turned or scaled without a word."""
     dataset, _ = photos
     assert dataset.notes == (
-        "images turned upright, as their orientation tag says: 35",
-        "images with 16 bits in each colour, of which the upper 8 are read: 1",
+        "images turned upright, as their orientation tag says: 64",
+        "images with 16 bits in each colour, of which the upper 8 are read: 1; these are at most 255 of 255",
         "TIFF images of several pages, of which the first is read: 1",
-        "images with more than 8 bits of grey: 7; 29000 becomes 0, 31000 becomes 255",
+        "images with more than 8 bits of grey: 8; 29000 becomes 0, 31000 becomes 255",
+        "but some hold whole numbers and some fractions, and share one range: convert them to one kind",
     )
 
 
@@ -255,6 +261,80 @@ def test_ranges(tmp_path: Path, values: list[list[float]], greys: tuple[float, f
         together = reading.together([None, reading.header(image).greys])
         assert together == greys
         assert reading.pixels(image, SIZE, together).dtype == np.uint8
+
+
+def tiff(values: Pixels, **tags: int) -> bytes:
+    """A TIFF of the simplest kind, with tags that Pillow does not write."""
+    height, width, samples = (*values.shape, 1)[:3]
+    numbers = {"subfile": 254, "width": 256, "height": 257, "bits": 258, "compression": 259, "photometric": 262}
+    numbers |= {"offset": 273, "samples": 277, "rows": 278, "bytes": 279, "planar": 284, "format": 339}
+    known = {"width": width, "height": height, "bits": 8 * values.itemsize, "compression": 1, "photometric": 1}
+    known |= {"samples": samples, "rows": height, "bytes": values.nbytes, "planar": 1, "format": 1, **tags}
+    known["offset"] = 8 + 2 + 12 * (len(known) + 1) + 4
+    entries = sorted((numbers[name], value) for name, value in known.items())
+    folder = b"".join(struct.pack("<HHII", number, 4, 1, value) for number, value in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + folder + bytes(4) + values.tobytes()
+
+
+GREY = np.arange(40).reshape(5, 8)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (tiff(GREY.astype("uint8"), subfile=1), "a thumbnail"),
+        (tiff(GREY.astype("uint16"), photometric=0), "0 is white in it"),
+        (tiff(GREY.astype("int8"), format=2), "8 bits with a sign"),
+        (tiff(GREY.astype("uint32") + (1 << 31)), "2,147,483,648 and more"),
+        (tiff(np.zeros((4, 4, 3), "uint16"), photometric=2, planar=2), "its colours lie apart"),
+        (tiff(GREY.astype("float64"), format=3), "of a kind of TIFF"),
+    ],
+)
+def test_tiffs_that_pillow_misreads_are_bad(tmp_path: Path, content: bytes, told: str) -> None:
+    """A picture is read as another one without a word."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            paint(ord(name) + 100 * number).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "a" / "odd.tif").write_bytes(content)
+    ((path, reason),) = data.find(str(tmp_path), seed=0, max_bad_files=0.1).skipped
+    assert path == "a/odd.tif"
+    assert told in reason
+
+
+def test_the_simplest_tiff_is_read() -> None:
+    """The files of the test before are bad for another reason than the one that is told."""
+    with Image.open(io.BytesIO(tiff(GREY.astype("uint16")))) as image:
+        assert reading.header(image).greys == (0, 39)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 99])
+def test_orientations_that_do_not_exist(orientation: int) -> None:
+    """Images are told as turned that are not."""
+    with Image.open(io.BytesIO(turned(orientation, "JPEG", 1))) as image:
+        assert reading.header(image) == reading.ORDINARY
+
+
+def test_broken_tags_are_named() -> None:
+    """A PNG with broken EXIF data is said to be no TIFF."""
+    file = io.BytesIO()
+    paint(1).save(file, "PNG", exif=b"Exif\0\0garbage!")
+    with Image.open(file) as image, pytest.raises(ValueError, match="EXIF data are broken"):
+        reading.header(image)
+
+
+def test_a_hot_pixel_is_told(tmp_path: Path) -> None:
+    """One outlier leaves all images a handful of greys, and nobody hears of it."""
+    numbers = np.random.default_rng(0)
+    for name, low in (("a", 500), ("b", 900)):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            values = numbers.integers(low, low + 500, (9, 7)).astype("uint16")
+            values[0, 0] = 65535 if number == 0 else low
+            Image.fromarray(values).save(tmp_path / name / f"{number}.png")
+    notes = [data.find(str(tmp_path), seed=seed, max_bad_files=0).notes for seed in range(6)]
+    assert {"becomes 255" in found[0] for found in notes} == {True}
+    assert any(len(found) == 2 and "share few greys" in found[1] for found in notes)
 
 
 def test_values_that_are_no_numbers_are_bad(tmp_path: Path) -> None:
