@@ -142,6 +142,9 @@ def test_the_winner(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
     assert metrics["val_accuracy"] == max(float(row["val_accuracy"]) for row in rows(search))
     assert metrics["test_accuracy"] == np.trace(confusion) / confusion.sum()
     assert confusion.sum() == len(split["test"])
+    assert metrics["recall"] == pytest.approx(np.diag(confusion) / confusion.sum(axis=1))
+    assert metrics["balanced_accuracy"] == pytest.approx(np.mean(metrics["recall"]))
+    assert f"balanced over the classes {metrics['balanced_accuracy']:.4f}" in finished[1]
     assert not set(split["train"]) & set(split["test"])
 
 
