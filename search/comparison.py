@@ -58,6 +58,9 @@ def results(searches: Sequence[Findings]) -> list[tuple[str, ...]]:
                 "objective": charts.WORDS[found.metric],
                 "best": f"{found.value(best[0]):.4f} (trial {best[0].trial})" if best else MISSING,
                 "test accuracy": f"{tested['test_accuracy']:.4f}" if tested else MISSING,
+                "balanced over the classes": f"{findings.balanced(tested['confusion_matrix']):.4f}"
+                if tested
+                else MISSING,
                 "seconds": f"{found.record.seconds:.0f}",
                 "epochs trained": str(spent),
                 "epochs that stopped trials were spared": f"at most {spared}",

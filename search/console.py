@@ -22,6 +22,7 @@ from search.space import Budget
 
 COLOURS = {COMPLETED: "green", STOPPED: "yellow", DIVERGED: "red", FAILED: "red", RUNNING: "cyan"}
 LEADERS = 5
+NAMED = 5  # classes
 
 
 def console(file: IO[str] | None = None) -> Console:
@@ -199,7 +200,7 @@ def conclusion(
     shown.print(leaderboard(rows, record.rows.values()))
     lines = []
     if metrics:
-        lines.append(f"test accuracy of trial {metrics['trial']}: {metrics['test_accuracy']:.4f}")
+        lines.append(tested(metrics))
         lines.append(f"model: {_at(record, record.best / 'model.keras')}")
     lines += [
         f"record: {record.home}",
@@ -210,6 +211,24 @@ def conclusion(
         lines.append(f"interrupted and saved; to go on: {again(record)}")
     for line in lines:
         shown.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def tested(metrics: Mapping[str, Any]) -> str:
+    """The winner's accuracy on the test images; one class of many images does not hide the others."""
+    balanced, never = metrics["balanced_accuracy"], missed(metrics["classes"], metrics["recall"])
+    accuracy = f"test accuracy of trial {metrics['trial']}: {metrics['test_accuracy']:.4f}"
+    return f"{accuracy}, balanced over the classes {balanced:.4f}" + (f"; {never}" if never else "")
+
+
+def missed(classes: Sequence[str], recalls: Sequence[float | None]) -> str:
+    """The classes that a model never finds, in a few words; empty where there are none.
+
+    Args:
+        recalls: of each class, in [0, 1]; `None` for one without an image.
+    """
+    never = [name for name, recall in zip(classes, recalls, strict=True) if recall == 0]
+    more = f" and {len(never) - NAMED} more" if len(never) > NAMED else ""
+    return f"it never finds {', '.join(never[:NAMED])}{more}" if never else ""
 
 
 def again(record: Record) -> str:

@@ -4,6 +4,7 @@ Numbers only; `charts` draws them.
 """
 
 import math
+import statistics
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -279,6 +280,15 @@ def per_class(confusion: Sequence[Sequence[int]]) -> list[tuple[float | None, fl
         precision, recall = (right / told if told else None), (right / true if true else None)
         figures.append((precision, recall, 2 * right / (true + told) if true + told else None, true))
     return figures
+
+
+def balanced(confusion: Sequence[Sequence[int]]) -> float:
+    """Balanced accuracy in [0, 1]: the mean recall of the classes (Brodersen et al. 2010, doi:10.1109/ICPR.2010.764).
+
+    Args:
+        confusion: as for `per_class`, with an image at least.
+    """
+    return statistics.fmean(recall for _, recall, _, _ in per_class(confusion) if recall is not None)
 
 
 def margin(share: float, count: int) -> float:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from search import charts, findings
-from search.console import averaged, described
+from search.console import averaged, described, missed
 from search.findings import Findings
 from search.ranking import Confirmed, confirmed
 from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Row
@@ -115,6 +115,7 @@ def _summary(found: Findings) -> list[str]:
         keys += [(f"best {charts.WORDS[found.metric]}", f"{found.value(best):.4f}"), ("trial", best.trial)]
     if tested := metrics(found):
         keys.append(("test accuracy", f"{tested['test_accuracy']:.4f}"))
+        keys.append(("balanced over the classes", f"{findings.balanced(tested['confusion_matrix']):.4f}"))
     keys += [("seconds", f"{found.record.seconds:.0f}"), ("epochs trained", str(findings.saved(found)[0]))]
     shown = "".join(f"<div>{html.escape(name)}<b>{html.escape(value)}</b></div>" for name, value in keys)
     return [_said(told), f'<div class="key">{shown}</div>']
@@ -213,10 +214,13 @@ def _failures(found: Findings) -> list[str]:
     images = sum(map(sum, counts))
     error = findings.margin(tested["test_accuracy"], images)
     text = f"Trial {tested['trial']} on {images} test images that no trial has seen: accuracy "
-    text += f"{tested['test_accuracy']:.4f} ± {error:.4f} (one standard error)."
+    text += f"{tested['test_accuracy']:.4f} ± {error:.4f} (one standard error), balanced over the classes (the mean "
+    text += f"of their recall) {findings.balanced(counts):.4f}."
     figures = [(name, *row) for name, row in zip(classes, findings.per_class(counts), strict=True)]
+    never = missed(classes, [recall for _, _, recall, *_ in figures])
     figures.sort(key=lambda row: (row[3] is not None, row[3]))
     return [
+        *([_said(f"With {images} test images, {never}.", "warning")] if never else []),
         *chart(charts.confusion(classes, counts), text),
         f"<details open><summary>figures of each class, worst first</summary>"
         f"{table(['class', 'precision', 'recall', 'F1', 'images'], figures)}</details>",

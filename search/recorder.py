@@ -160,9 +160,14 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     @property
     def unfinished(self) -> bool:
         """Whether trials are left that Ray has given up, and that are to go on."""
-        budget = self._space.budget
-        in_time = not budget.time_s or self._at() < budget.time_s
-        return in_time and not (self.pausing or self.over) and len(self._record.ended) < budget.trials
+        ended = len(self._record.ended)
+        return not (self.late or self.pausing or self.over) and ended < self._space.budget.trials
+
+    @property
+    def late(self) -> bool:
+        """Whether the search's time is up."""
+        limit = self._space.budget.time_s
+        return limit is not None and self._at() >= limit
 
     @property
     def over(self) -> bool:
@@ -176,6 +181,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             for row in [] if self.pausing else list(self._record.rows.values()):
                 if row.state == RUNNING:
                     self._end(row.trial, STOPPED, reason)
+            if self.late:
+                self._note("", "alive")  # no trial may have begun, and the time that was used counts
             self._record.write_trials()
             if not self.pausing:
                 self.searcher.close()

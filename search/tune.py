@@ -27,7 +27,7 @@ from search.errors import NoUsableTrialError, StorageError, cause
 from search.machine import storage_fault
 from search.prepare import Preparation
 from search.ranking import ranked
-from search.record import FAILED, Record, Row
+from search.record import FAILED, STOPPED, Record, Row
 from search.recorder import Recorder
 from search.request import Request
 from search.scheduler import Asha
@@ -86,11 +86,23 @@ def run(
         if recorder.pausing:
             return Outcome(best, failed, interrupted=True, metrics={})
         if not best:
-            raise NoUsableTrialError(f"no trial gave a model; {record.trials} says why for each of them")
+            raise NoUsableTrialError(_no_model(request, record, recorder.late))
         metrics = winner.write_figures(request, record, *winner.export_best(exporter, record, best, display))
         return Outcome(best, failed, interrupted=False, metrics=metrics)
     finally:
         cluster.close()
+
+
+def _no_model(request: Request, record: Record, late: bool) -> str:
+    """Why there is none, and what to do."""
+    rows = record.rows.values()
+    if not late or any(row.epochs or row.state != STOPPED for row in rows):
+        return f"no trial gave a model; {record.trials} says why for each of them"
+    began = f"trials had begun ({len(rows)}), and none had ended its first epoch" if rows else "no trial had begun"
+    return (
+        f"the time budget of {request.space.budget.time_s:g} s was used up too soon: {began}. Begin a search with a "
+        "larger --time-budget; it starts faster, for images and features that were computed are in the cache"
+    )
 
 
 def _run_trials(

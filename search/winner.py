@@ -6,6 +6,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from search import findings
 from search.cluster import elsewhere, leave_out
 from search.console import Display
 from search.data import SPLITS
@@ -82,13 +83,15 @@ def export_best(
 
 def write_figures(request: Request, record: Record, winner: Row, tested: dict[str, Any]) -> dict[str, Any]:
     """Write the winner's figures, the split, and how images are read."""
-    dataset = request.images
+    dataset, confusion = request.images, tested["confusion_matrix"]
     metrics = {
         "trial": winner.trial,
         "parameters": dict(winner.parameters),
         "classes": list(dataset.classes),
         "val_accuracy": winner.val_accuracy,
         **tested,
+        "balanced_accuracy": findings.balanced(confusion),
+        "recall": [recall for _, recall, _, _ in findings.per_class(confusion)],
     }
     write_json(record.best / "metrics.json", metrics)
     items = {split: list(dataset.items[split]) for split in SPLITS}

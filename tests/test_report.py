@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from PIL import Image
 
-from search import charts, comparison, findings, page, record, report
+from search import charts, comparison, console, findings, page, record, report
 from search.findings import Findings
 from search.record import Record
 
@@ -359,6 +359,23 @@ def test_the_page_of_a_finished_search_shows_the_test(made: Made) -> None:
     assert "2.0 MiB" in shown.text
     assert "12.5 ms" in shown.text
     assert re.search(r"<cat>\n0\.7143\n0\.8333\n0\.7692\n6\n", shown.text), "the figures of the class are not there"
+
+
+def test_a_class_that_is_never_found_is_named(made: Made) -> None:
+    """With 194 images of one class and 6 of another, 0.97 is told of a model that knows one class alone."""
+    counts = [[29, 0], [1, 0]]
+    recalls = [recall for _, recall, _, _ in findings.per_class(counts)]
+    told = console.tested({**METRICS, "test_accuracy": 29 / 30, "recall": recalls, "balanced_accuracy": 0.5})
+    made.won(confusion_matrix=counts, test_accuracy=29 / 30)
+    shown = Page(page.page(made.found())).text
+
+    assert findings.balanced(counts) == 0.5
+    assert findings.balanced([[3, 1], [0, 0]]) == 0.75
+    assert told == "test accuracy of trial 0000: 0.9667, balanced over the classes 0.5000; it never finds dog"
+    assert "balanced over the classes 0.5000" in " ".join(shown.split())
+    assert "With 30 test images, it never finds dog." in shown
+    assert console.missed("abcdefg", [0.0, None, *[0.0] * 5]) == "it never finds a, c, d, e, f and 1 more"
+    assert console.missed(["a"], [0.1]) == ""
 
 
 def test_the_page_of_a_search_whose_parameters_depend_on_one(tmp_path: Path) -> None:

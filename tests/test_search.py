@@ -9,7 +9,9 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,8 @@ from optuna.trial import TrialState
 from PIL import Image
 from searches import PATIENCE_S, command, in_the_middle, long_space, rows, run, running, study, wait_for
 
-from search import record
+from search import record, tune
+from search.space import Budget, Float, Space
 
 pytestmark = pytest.mark.slow
 
@@ -139,6 +142,9 @@ def test_the_winner(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
     assert metrics["val_accuracy"] == max(float(row["val_accuracy"]) for row in rows(search))
     assert metrics["test_accuracy"] == np.trace(confusion) / confusion.sum()
     assert confusion.sum() == len(split["test"])
+    assert metrics["recall"] == pytest.approx(np.diag(confusion) / confusion.sum(axis=1))
+    assert metrics["balanced_accuracy"] == pytest.approx(np.mean(metrics["recall"]))
+    assert f"balanced over the classes {metrics['balanced_accuracy']:.4f}" in finished[1]
     assert not set(split["train"]) & set(split["test"])
 
 
@@ -408,6 +414,35 @@ def test_a_bug_ends_the_search(tmp_path: Path) -> None:
     assert "driver.log" in output + errors
     assert 3 <= len(rows(search)) < 20
     assert json.loads((search / "search.json").read_text())["status"] == "failed"
+
+
+def test_time_budget_that_is_too_short_for_an_epoch(tmp_path: Path) -> None:
+    """The user is sent to an empty table; or each resume grants the whole time again, and ends the same."""
+    first = run(tmp_path, "--space", "smoke", "--name", "short", "--time-budget", "0.01")
+    search = tmp_path / "results" / "short"
+    resumed = run(tmp_path, "--resume", "short")
+
+    for done in (first, resumed):
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: the time budget of 0.01 s was used up too soon: ")
+        assert "Begin a search with a larger --time-budget" in done.stderr
+    assert not [row for row in rows(search) if row["epochs"] != "0"]
+    assert json.loads((search / "search.json").read_text())["status"] == "failed"
+    assert record.read(search).seconds >= 0.01
+
+
+def test_why_there_is_no_model(tmp_path: Path) -> None:
+    """Trials that failed or diverged are put down to the time, or those that were cut off are not."""
+    asked: Any = SimpleNamespace(space=Space({"dropout": Float(0, 0.5)}, Budget(trials=2, epochs=2, time_s=5)))
+    cut, failed = record.Row("0000", {}, record.STOPPED), record.Row("0001", {}, record.FAILED)
+
+    def told(late: bool, *found: record.Row) -> str:
+        return tune._no_model(asked, record.Record(tmp_path, {row.trial: row for row in found}), late)
+
+    assert told(True).startswith("the time budget of 5 s was used up too soon: no trial had begun. Begin a search with")
+    assert "too soon: trials had begun (1), and none had ended its first epoch. Begin" in told(True, cut)
+    table = f"no trial gave a model; {tmp_path}/trials.csv says why for each of them"
+    assert told(True, cut, failed) == told(False, failed) == told(True, replace(cut, epochs=1)) == table
 
 
 def test_time_budget(tmp_path: Path) -> None:
