@@ -13,6 +13,7 @@ from search.errors import RequestError, unknown
 from search.lock import Lock
 from search.record import NAME, Record, read, read_search
 from search.request import LOCATED, cache_folder
+from search.settings import SETTINGS
 
 FREE = {"resume", "storage", "cache", "address", "cpus_per_trial", "gpus_per_trial", "max_concurrent"}
 MOVABLE = (*LOCATED, "space")  # what they name may lie elsewhere now; that it is the same is seen by its content
@@ -95,8 +96,10 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What is asked now and was not then, however it is called."""
     pairs = {"seed": (then["seed"], now["seed"])}
     for part in ("space", "settings"):
+        defaults = {name: setting.default for name, setting in SETTINGS.items()} if part == "settings" else {}
+        before = {**defaults, **then[part]}  # an older version may not have known them all
         names = [name for name in {**then[part], **now[part]} if name not in LOCATED]
-        pairs |= {f"{part}: {name}": (then[part].get(name), now[part].get(name)) for name in names}
+        pairs |= {f"{part}: {name}": (before.get(name), now[part].get(name)) for name in names}
     faults = [
         f"{what} was {before!r}, and is {after!r} now" for what, (before, after) in pairs.items() if before != after
     ]

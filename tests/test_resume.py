@@ -46,6 +46,14 @@ def test_what_lies_elsewhere_is_the_same(tmp_path: Path) -> None:
     assert again(tmp_path, ABOUT, ABOUT) == again(tmp_path, ABOUT, moved) == []
 
 
+def test_a_setting_that_an_older_version_did_not_know_has_its_default(tmp_path: Path) -> None:
+    """No search that an older version began goes on any more, for each new setting is a difference."""
+    told = ["settings: folders was 'auto', and is 'classes' now"]
+
+    assert again(tmp_path, ABOUT, changed("settings", folders="auto")) == []
+    assert again(tmp_path, ABOUT, changed("settings", folders="classes")) == told
+
+
 @pytest.mark.parametrize(
     ("now", "told"),
     [
