@@ -73,11 +73,17 @@ def values(parameter: Parameter) -> list[Value]:
 
 def count(parameter: Parameter) -> float:
     """How many values a parameter has; infinite for a number without steps. A `Depth` must be resolved first."""
-    if not isinstance(parameter, Float):
-        return len(set(values(parameter)))
-    if parameter.single():
-        return 1
-    return math.inf if parameter.step is None else 1 + round((parameter.high - parameter.low) / parameter.step)
+    match parameter:
+        case Choice():
+            return len(set(parameter.choices))
+        case Int():
+            return len(range(parameter.low, parameter.high + 1, parameter.step))
+        case Float() if parameter.step is not None:
+            return 1 + round((parameter.high - parameter.low) / parameter.step)
+        case Float():
+            return 1 if parameter.single() else math.inf
+        case _:
+            raise TypeError(f"{parameter!r} is not resolved")
 
 
 def contains(distribution: BaseDistribution, value: Value) -> bool:
