@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search import mirror
-from search.console import complain, console, leaderboard
+from search.console import complain, console, leaderboard, steady
 from search.errors import RequestError, SearchError, unknown
 from search.record import NAME, Record, read, write_text
 
@@ -67,4 +67,5 @@ def load(given: str, names: Sequence[str]) -> list[Record]:
 
 
 if __name__ == "__main__":
+    steady()
     sys.exit(main())

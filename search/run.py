@@ -16,7 +16,7 @@ from rich.console import Console
 
 from search import machine, mirror, plan, request, resume
 from search.cluster import Cluster
-from search.console import Display, Steps, again, complain, conclusion, console, quiet
+from search.console import Display, Steps, again, complain, conclusion, console, quiet, steady
 from search.errors import RequestError, SearchError, StorageError, unknown
 from search.lock import Lock
 from search.mirror import Mirror
@@ -197,4 +197,5 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    steady()
     sys.exit(main())
