@@ -1,5 +1,7 @@
 """Ray, joined or started: it comes up while the request is completed."""
 
+import contextlib
+import itertools
 import logging
 import math
 import os
@@ -13,6 +15,7 @@ from typing import Self
 
 from search.errors import NodeError, RequestError, cause
 from search.request import Request
+from search.signals import kept_away
 
 OWN = {
     "RAY_AUTH_MODE": "token",
@@ -95,14 +98,35 @@ class Cluster:
                 ray.init(self._request.address, **quiet)
             else:
                 own = {"num_cpus": self._request.cpus, "num_gpus": self._request.gpus, "include_dashboard": False}
-                ray.init("local", **own, **quiet)
+                with kept_away():
+                    ray.init("local", **own, **quiet)
         except Exception as error:  # noqa: BLE001 it is raised where it is waited for
             self._fault = error
         finally:
             logger.setLevel(level)
             self._up.set()
         self._over.wait()
-        ray.shutdown()
+        if self._request.address or not ray.is_initialized():
+            ray.shutdown()
+        else:
+            _end()
+
+
+def _end() -> None:
+    """End an own Ray by SIGKILL, for its processes hear no other signal; some of theirs would live on for a minute."""
+    import psutil
+    import ray
+    from ray._private import worker
+
+    below = []
+    for each in itertools.chain.from_iterable(worker._global_node.all_processes.values()):
+        each.process.terminate = each.process.kill
+        with contextlib.suppress(psutil.NoSuchProcess):
+            below += psutil.Process(each.process.pid).children(recursive=True)
+    ray.shutdown()
+    for process in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def slots(request: Request) -> int:

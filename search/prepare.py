@@ -25,6 +25,7 @@ from search.data import Progress
 from search.errors import BackboneError
 from search.features import Place
 from search.machine import importing_keras
+from search.signals import kept_away
 from search.space import Objective
 
 SHOW_EVERY_S = 0.2
@@ -108,7 +109,8 @@ class Preparation:
     def _begin(self) -> None:
         pipe, environment = subprocess.PIPE, {**os.environ, **ENVIRONMENT}
         command = [sys.executable, "-m", "search.prepare"]
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors, env=environment)
+        with kept_away():
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors, env=environment)
         self._send(self._source)
 
     def _send(self, message: object) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from search import machine, mirror, plan, request, resume
+from search import machine, mirror, plan, request, resume, signals
 from search.cluster import Cluster
 from search.console import Display, Steps, again, complain, conclusion, console, quiet, steady
 from search.errors import RequestError, SearchError, StorageError, unknown
@@ -67,22 +67,18 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.default_int_handler) for number in signals]
-    try:
-        options = _parse(given)
-        if options.resume is not None:
-            options = resume.options(options, parser().parse_args([]))
-        return _search(request.check(options), options, given)
-    except SearchError as error:
-        complain(f"error: {error}")
-        return WRONG_REQUEST if isinstance(error, RequestError) else FAILED
-    except KeyboardInterrupt:
-        complain("interrupted before the search began; nothing was changed")
-        return INTERRUPTED
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
+    with signals.answered(signal.default_int_handler):
+        try:
+            options = _parse(given)
+            if options.resume is not None:
+                options = resume.options(options, parser().parse_args([]))
+            return _search(request.check(options), options, given)
+        except SearchError as error:
+            complain(f"error: {error}")
+            return WRONG_REQUEST if isinstance(error, RequestError) else FAILED
+        except KeyboardInterrupt:
+            complain("interrupted before the search began; nothing was changed")
+            return INTERRUPTED
 
 
 def _search(asked: request.Request, options: argparse.Namespace, given: list[str]) -> int:

@@ -86,6 +86,17 @@ def test_an_own_ray_ends_with_its_context(root: Path) -> None:
     assert processes(root) == []
 
 
+def test_an_own_ray_ends_with_its_driver(root: Path) -> None:
+    """Ray's processes, which hear no signal but one, outlive a search that was killed."""
+    command = [sys.executable, "-c", LEFT_EARLY.replace("time.sleep", "cluster.wait(), print(flush=True), time.sleep")]
+    with subprocess.Popen([*command, "3600"], stdout=subprocess.PIPE) as driver:
+        assert driver.stdout
+        assert driver.stdout.readline()
+        assert processes(root)
+        driver.kill()
+    wait_for(lambda: processes(root) == [] or None)
+
+
 def test_what_ray_says_is_raised_where_it_is_waited_for() -> None:
     """A cluster that cannot be joined ends in a thread that dies unseen, and a search that waits for ever."""
     with Cluster(own(address="nowhere")) as cluster:

@@ -65,6 +65,7 @@ ORDER = (
     "settings",
     "errors",
     "cache",
+    "signals",
     "machine",
 )
 
