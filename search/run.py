@@ -21,7 +21,7 @@ from search.errors import RequestError, SearchError, StorageError, unknown
 from search.lock import Lock
 from search.mirror import Mirror
 from search.prepare import Preparation
-from search.record import Record, now
+from search.record import Record, keep_others_out, now
 
 DONE, FAILED, WRONG_REQUEST, SOME_TRIALS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -67,6 +67,7 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    keep_others_out()
     with signals.answered(signal.default_int_handler):
         try:
             options = _parse(given)
