@@ -1,7 +1,6 @@
 """What an image folder holds: which files are images, of which class and split, and which cannot be used."""
 
 import hashlib
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import IO, Protocol, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
+from search import machine
 from search.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -131,7 +131,7 @@ def in_threads(
 
     Pillow's and Python's warnings about odd files stay silent meanwhile: what counts is whether a file can be decoded.
     """
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(16, machine.cpus())) as pool:
         for start in range(0, len(items), _BATCH):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
