@@ -15,6 +15,8 @@ import psutil
 import pytest
 from PIL import Image
 from ray import tune
+from ray._private import worker
+from ray._private.authentication import authentication_token_setup
 from searches import PATIENCE_S, in_the_middle, long_space, rows, running, wait_for
 
 from search import record, signals
@@ -97,8 +99,10 @@ def test_a_command_that_nobody_hears(arguments: str, stream: str, status: int) -
 
 
 def test_what_is_changed_in_ray_is_there() -> None:
-    """A new Ray answers SIGUSR1 itself again."""
+    """A new Ray answers SIGUSR1 itself again, takes seconds to end, or knows an old token alone."""
     assert tune.tune._setup_signal_catching
+    assert hasattr(worker, "_global_node")
+    assert callable(authentication_token_setup.AuthenticationTokenLoader.reset_cache)
 
 
 def everything(process: subprocess.Popen[str]) -> list[psutil.Process]:
