@@ -1,8 +1,13 @@
 """Ray, joined or started: it comes up while the request is completed."""
 
+import contextlib
+import itertools
 import logging
 import math
 import os
+import secrets
+import shutil
+import tempfile
 import threading
 import time
 import uuid
@@ -13,14 +18,18 @@ from typing import Self
 
 from search.errors import NodeError, RequestError, cause
 from search.request import Request
+from search.signals import kept_away
 
 OWN = {
     "RAY_AUTH_MODE": "token",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: every port is opened on the loopback address alone
 }
-TOKEN = Path("~/.ray/auth_token")
+TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 the name of the variable
+PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 a folder of one's own is made there
+SOCKET = "/ray-01234567/r/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+LONGEST = 107 - len(SOCKET)  # bytes of the path of the place where that folder lies
 PREFIX = b"finetune-search/search/"
-SECONDS_BETWEEN_LOOKS, SILENT_AFTER_S = 2.0, 30.0
+SECONDS_BETWEEN_LOOKS, SILENT_AFTER_S, SECONDS_TO_DIE = 2.0, 30.0, 5.0
 
 unfit: set[str] = set()  # the nodes that cannot run trials of this process's search
 
@@ -46,11 +55,16 @@ class Cluster:
         self.close()
 
     def start(self) -> None:
-        """Begin to start Ray, or to join it. Ray looks at its environment when it is imported."""
+        """Begin to start Ray, or to join it. Ray looks at its environment when it is imported.
+
+        Raises:
+            RequestError: there is no place for the files of an own one.
+        """
         os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_USAGE_STATS_ENABLED="0")
         if not self._request.address:
-            os.environ.update(OWN)
-        elif TOKEN.expanduser().exists():
+            self._folder = _folder()
+            os.environ.update(OWN, **{TOKEN: secrets.token_hex(32)})
+        elif _has_token():
             os.environ.setdefault("RAY_AUTH_MODE", "token")
         self._thread.start()
 
@@ -77,6 +91,8 @@ class Cluster:
         self._over.set()
         if self._up.is_set():
             self._thread.join()
+        elif self._thread.is_alive():
+            self._tidy()
 
     def _renew(self) -> None:
         self._up, self._over = threading.Event(), threading.Event()
@@ -84,25 +100,104 @@ class Cluster:
         self._thread = threading.Thread(target=self._live, daemon=True, name="ray")
 
     def _live(self) -> None:
-        import ray
+        import ray  # noqa: F401 it sets the level of its logger
 
-        quiet = {"log_to_driver": False, "configure_logging": False}
         logger = logging.getLogger("ray")
         level = logger.level
         logger.setLevel(logging.ERROR)  # it warns of its defaults
         try:
-            if self._request.address:
-                ray.init(self._request.address, **quiet)
-            else:
-                own = {"num_cpus": self._request.cpus, "num_gpus": self._request.gpus, "include_dashboard": False}
-                ray.init("local", **own, **quiet)
+            self._begin()
         except Exception as error:  # noqa: BLE001 it is raised where it is waited for
             self._fault = error
         finally:
             logger.setLevel(level)
             self._up.set()
         self._over.wait()
-        ray.shutdown()
+        self._end()
+
+    def _begin(self) -> None:
+        import ray
+
+        _read_token_anew()
+        quiet = {"log_to_driver": False, "configure_logging": False}
+        if self._request.address:
+            ray.init(self._request.address, **quiet)
+            return
+        own = {"num_cpus": self._request.cpus, "num_gpus": self._request.gpus, "include_dashboard": False}
+        with kept_away():
+            ray.init("local", _temp_dir=str(self._folder / "r"), **own, **quiet)
+
+    def _end(self) -> None:
+        import ray
+
+        if self._request.address:
+            ray.shutdown()
+            return
+        _kill()
+        os.environ.pop(TOKEN)
+        _read_token_anew()
+        if not self._fault:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove what an own Ray wrote, unless somebody has said where."""
+        if not self._request.address and str(self._folder.parent) != os.environ.get("RAY_TMPDIR"):
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _has_token() -> bool:
+    """Whether this user has what a cluster is joined by; a home is not needed for it, nor one that can be entered."""
+    named = os.environ.keys() & {TOKEN, "RAY_AUTH_TOKEN_PATH"}
+    return bool(named) or os.path.exists(os.path.expanduser("~/.ray/auth_token"))  # noqa: PTH110, PTH111 they never raise
+
+
+def _read_token_anew() -> None:
+    """Have Ray forget the token that this process had before."""
+    from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader
+
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _folder() -> Path:
+    """Make a folder for Ray's sockets and logs that nobody else can enter, for Ray lets everybody write below.
+
+    It lies where `RAY_TMPDIR` or `TMPDIR` says, unless paths are too long for sockets there. It goes with the search,
+    unless it lies in `RAY_TMPDIR` or Ray did not start, for then somebody may want the logs.
+
+    Raises:
+        RequestError: there is no place for it.
+    """
+    places = [place for name in ("RAY_TMPDIR", "TMPDIR") if (place := os.environ.get(name))]
+    for place in map(os.path.abspath, [*places, *PLACES]):
+        if len(os.fsencode(place)) <= LONGEST:
+            with contextlib.suppress(OSError):
+                return Path(tempfile.mkdtemp(prefix="ray-", dir=place))
+    tried = ", ".join([*places, *PLACES])
+    raise RequestError(
+        [
+            f"Ray needs a folder that can be written and whose path has at most {LONGEST} bytes, for its sockets; "
+            f"none of {tried} is one; name one with RAY_TMPDIR"
+        ]
+    )
+
+
+def _kill() -> None:
+    """End an own Ray by SIGKILL, for its processes hear no other signal; some of theirs would live on for a minute."""
+    import psutil
+    import ray
+    from ray._private import worker
+
+    below: list[psutil.Process] = []
+    started = worker._global_node.all_processes.values() if worker._global_node else []
+    for each in itertools.chain.from_iterable(started):
+        each.process.terminate = each.process.kill
+        with contextlib.suppress(psutil.NoSuchProcess):
+            below += psutil.Process(each.process.pid).children(recursive=True)
+    ray.shutdown()
+    for process in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(below, timeout=SECONDS_TO_DIE)
 
 
 def slots(request: Request) -> int:

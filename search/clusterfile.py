@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from search.console import steady
 from search.errors import RequestError, unknown
 
 PROVIDERS = {
@@ -145,4 +146,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    steady()
     sys.exit(main())

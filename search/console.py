@@ -1,6 +1,7 @@
 """What the user sees: progress, a live table on a terminal, one line for every trial that ends, the leaderboard."""
 
 import contextlib
+import io
 import os
 import shlex
 import sys
@@ -25,8 +26,37 @@ LEADERS = 5
 NAMED = 5  # classes
 
 
+class _Voice(io.FileIO):
+    """Where somebody listens, or nobody any more: what cannot be written is left unsaid, for the record has it."""
+
+    def write(self, said: Any) -> int:
+        with contextlib.suppress(OSError):
+            return super().write(said) or len(said)
+        return len(said)
+
+
+def steady() -> None:
+    """Have nothing that is printed end this command, whose standard streams are changed for good.
+
+    What a stream cannot take any more is lost, what its encoding cannot show is escaped, and one that was closed from
+    the start leads nowhere.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    encodings = [getattr(stream, "encoding", "utf-8") for stream in (sys.stdout, sys.stderr)]
+    sys.stdout, sys.stderr = (_stream(number, encodings[number - 1]) for number in (1, 2))
+
+
+def _stream(descriptor: int, encoding: str, owned: bool = False) -> io.TextIOWrapper:
+    """Text to a descriptor, which is closed with it if it is `owned`."""
+    bytewise = io.BufferedWriter(_Voice(descriptor, "w", closefd=owned))
+    return io.TextIOWrapper(bytewise, encoding, errors="backslashreplace", line_buffering=True)
+
+
 def console(file: IO[str] | None = None) -> Console:
     """The user's console; where it is no terminal, lines may be as long as they are."""
+    file = file or sys.stdout
     found = Console(file=file)
     return found if found.is_terminal else Console(file=file, width=200)
 
@@ -178,7 +208,7 @@ def quiet(log: Path) -> Iterator[Console]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(descriptor) for descriptor in (1, 2)]
-    with log.open("ab") as file, os.fdopen(os.dup(1), "w", encoding="utf-8") as user:
+    with log.open("ab") as file, _stream(os.dup(1), sys.stdout.encoding, owned=True) as user:
         try:
             for descriptor in (1, 2):
                 os.dup2(file.fileno(), descriptor)

@@ -1,14 +1,13 @@
-"""What this machine has: CPUs, GPUs, and folders that can be written; and what spares it."""
+"""What this machine has: CPUs, GPUs, and folders that can be written."""
 
 import contextlib
 import errno
 import functools
-import gc
+import math
 import os
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
@@ -37,8 +36,52 @@ def versions() -> dict[str, str]:
 
 
 def cpus() -> int:
-    """The CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The CPUs this process may use, at least 1: those it may run on, or fewer by the quota of its container."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(there, quota())))
+
+
+def quota(root: Path = Path("/")) -> float:
+    """How many CPUs' time this process may take, by the smallest quota of its control groups; infinite without one.
+
+    Args:
+        root: below which `proc` and the control groups are mounted.
+    """
+    return min((_allowed(group) for group in _control_groups(root)), default=math.inf)
+
+
+def _control_groups(root: Path) -> Iterator[Path]:
+    """The folders of this process's control groups that may limit CPUs, each with those above it (version 1 or 2)."""
+    try:
+        groups = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text().splitlines()]
+        mounts = [line.split() for line in (root / "proc/self/mountinfo").read_text().splitlines()]
+    except OSError:  # no Linux
+        return
+    paths = {
+        "cgroup2" if number == "0" else "cgroup": path for number, kinds, path in groups if _of_cpus(number, kinds)
+    }
+    for mount in mounts:
+        above, at, kind, options = mount[3], mount[4], mount[mount.index("-") + 1], mount[-1]
+        if kind in paths and _of_cpus("0" if kind == "cgroup2" else "", options):
+            mounted, inside = root / at.lstrip("/"), os.path.relpath(paths[kind], above)
+            group = mounted if inside.startswith("..") else mounted / inside  # it may lie outside this container
+            yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(mounted))
+
+
+def _of_cpus(number: str, kinds: str) -> bool:
+    """Whether a hierarchy may limit CPUs: that of version 2, whose number is 0, or the one of this kind."""
+    return number == "0" or "cpu" in kinds.split(",")
+
+
+def _allowed(group: Path) -> float:
+    """The quota of one control group, in CPUs."""
+    with contextlib.suppress(OSError, ValueError):  # no limit there, or none that is a number
+        most, period = (group / "cpu.max").read_text().split()
+        return int(most) / int(period)
+    with contextlib.suppress(OSError, ValueError):
+        most, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(most) / int(period) if int(most) > 0 else math.inf
+    return math.inf
 
 
 def gpus() -> int:
@@ -50,24 +93,6 @@ def gpus() -> int:
         return 0
     listed = subprocess.run([program, "-L"], capture_output=True, text=True, check=False)
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
-
-
-@contextlib.contextmanager
-def importing_keras() -> Iterator[None]:
-    """Halve what the import takes.
-
-    The garbage collector rests, for what is made then stays. Packages that Keras would import for its wrappers and
-    plots, which a search has no use for, count as missing meanwhile.
-    """
-    hidden = [name for name in ("matplotlib", "sklearn") if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        for name in hidden:
-            del sys.modules[name]
 
 
 @functools.cache

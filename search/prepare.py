@@ -19,17 +19,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
-from search import features
+from search import features, machine
 from search.backbones import Source
 from search.data import Progress
 from search.errors import BackboneError
 from search.features import Place
-from search.machine import importing_keras
+from search.process import importing_keras
+from search.signals import kept_away
 from search.space import Objective
 
 SHOW_EVERY_S = 0.2
 MARK = b"search.prepare "  # before each line that is meant; libraries print too
-ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 DESCRIBING = ("backbones", "blocks", "graph", "networks", "preprocessing", "tiny")
 
 
@@ -106,9 +106,9 @@ class Preparation:
         return str(self._answer["fault"]) if self._answer else ""
 
     def _begin(self) -> None:
-        pipe, environment = subprocess.PIPE, {**os.environ, **ENVIRONMENT}
-        command = [sys.executable, "-m", "search.prepare"]
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors, env=environment)
+        pipe, command = subprocess.PIPE, [sys.executable, "-m", "search.prepare"]
+        with kept_away():
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors)
         self._send(self._source)
 
     def _send(self, message: object) -> None:
@@ -139,7 +139,7 @@ def _digest(source: Source) -> str:
 
 def main() -> None:
     """Read what is asked from standard input, pickled, and answer in lines of JSON."""
-    with importing_keras():
+    with importing_keras(machine.cpus()):
         from search import backbones, networks, probe, warm
 
     asked: Source = pickle.load(sys.stdin.buffer)  # noqa: S301 from our own parent

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -266,6 +267,11 @@ class Record:
             )
         write_text(self.trials, text.getvalue())
         self._changed, self._written_at = False, time.monotonic()
+
+
+def keep_others_out() -> None:
+    """Have nothing that this process makes from now on be for everybody to write; for its group, as its umask says."""
+    os.umask(os.umask(0o077) | stat.S_IWOTH)
 
 
 def run_name(trial: str, parameters: Mapping[str, Value]) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search import mirror
-from search.console import complain, console, leaderboard
+from search.console import complain, console, leaderboard, steady
 from search.errors import RequestError, SearchError, unknown
-from search.record import NAME, Record, read, write_text
+from search.record import NAME, Record, keep_others_out, read, write_text
 
 PICTURED = ("optuna.journal", "best/metrics.json", "best/mistakes")
 
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", metavar="NAME", nargs="+", help="a search's folder under --storage")
     parser.add_argument("--storage", default="results", metavar="DIR|URI", help="where searches are kept")
     options = parser.parse_args(arguments)
+    keep_others_out()
     from search import comparison, findings, page
 
     shown = console()
@@ -67,4 +68,5 @@ def load(given: str, names: Sequence[str]) -> list[Record]:
 
 
 if __name__ == "__main__":
+    steady()
     sys.exit(main())

@@ -7,6 +7,7 @@ import argparse
 import importlib.util
 import math
 import re
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -135,6 +136,10 @@ def check(options: argparse.Namespace) -> Request:
     folder = _folder(options, kept, asked.name if asked else "search", faults)
     if fault := machine.unwritable(kept):
         faults.append(f"--cache {kept}: {fault}")
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        faults.append(f"temporary files have no place: {error.strerror}; name a folder that can be written with TMPDIR")
     seed = numbers.whole("seed", 0, high=2**32 - 1)
     if asked is None or faults or numbers.faults or seed is None:
         raise RequestError([*numbers.faults, *faults])

@@ -118,9 +118,10 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def _untrusted(folder: Path) -> list[str]:
     """Who else could have written what the search goes on from: it runs the space file and loads the files it names."""
     status = folder.stat()
-    advice = "if you trust what is in it, copy it with cp -r, and go on with the copy"
+    place = "a place where files keep their owner and their mode"
+    advice = f"if you trust what is in it, copy it with cp -r to {place}, and go on there with --storage"
     if hasattr(os, "getuid") and status.st_uid not in (os.getuid(), 0):
         return [f"{folder} belongs to user {status.st_uid}, not to you ({os.getuid()}); {advice}"]
     if status.st_mode & stat.S_IWOTH:
-        return [f"{folder} can be written by everybody; {advice}, or chmod o-w"]
+        return [f"{folder} can be written by everybody; {advice}, or chmod o-w it, if it lies in such a place"]
     return []

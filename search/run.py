@@ -14,14 +14,14 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from search import machine, mirror, plan, request, resume
+from search import machine, mirror, plan, request, resume, signals
 from search.cluster import Cluster
-from search.console import Display, Steps, again, complain, conclusion, console, quiet
+from search.console import Display, Steps, again, complain, conclusion, console, quiet, steady
 from search.errors import RequestError, SearchError, StorageError, unknown
 from search.lock import Lock
 from search.mirror import Mirror
 from search.prepare import Preparation
-from search.record import Record, now
+from search.record import Record, keep_others_out, now
 
 DONE, FAILED, WRONG_REQUEST, SOME_TRIALS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -67,22 +67,19 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.default_int_handler) for number in signals]
-    try:
-        options = _parse(given)
-        if options.resume is not None:
-            options = resume.options(options, parser().parse_args([]))
-        return _search(request.check(options), options, given)
-    except SearchError as error:
-        complain(f"error: {error}")
-        return WRONG_REQUEST if isinstance(error, RequestError) else FAILED
-    except KeyboardInterrupt:
-        complain("interrupted before the search began; nothing was changed")
-        return INTERRUPTED
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
+    keep_others_out()
+    with signals.answered(signal.default_int_handler):
+        try:
+            options = _parse(given)
+            if options.resume is not None:
+                options = resume.options(options, parser().parse_args([]))
+            return _search(request.check(options), options, given)
+        except SearchError as error:
+            complain(f"error: {error}")
+            return WRONG_REQUEST if isinstance(error, RequestError) else FAILED
+        except KeyboardInterrupt:
+            complain("interrupted before the search began; nothing was changed")
+            return INTERRUPTED
 
 
 def _search(asked: request.Request, options: argparse.Namespace, given: list[str]) -> int:
@@ -197,4 +194,5 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    steady()
     sys.exit(main())

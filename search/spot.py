@@ -17,6 +17,7 @@ import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 
+from search.console import steady
 from search.errors import unknown
 
 ASK_EVERY_S = 5.0
@@ -103,4 +104,5 @@ def _asked(address: str, headers: dict[str, str], method: str = "GET") -> str:
 
 
 if __name__ == "__main__":
+    steady()
     main()

@@ -4,15 +4,14 @@ import contextlib
 import functools
 import math
 import os
-import signal
 import sys
 import tempfile
 import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import FrameType
+from typing import Any
 
 import ray
 from ray import tune
@@ -20,7 +19,7 @@ from ray.air.execution._internal.actor_manager import RayActorManager as ActorMa
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group
 
-from search import confirmation, nodes, winner, worker
+from search import confirmation, nodes, signals, winner, worker
 from search.cluster import Cluster, Share, elsewhere, slots
 from search.console import Display
 from search.errors import NoUsableTrialError, StorageError, cause
@@ -238,7 +237,8 @@ def _fit(request: Request, record: Record, recorder: Recorder, pause: worker.Pau
     seconds = budget.time_s - record.seconds if budget.time_s else None
     if trials > 0 and (seconds is None or seconds > 0):
         recorder.begin()
-        with tempfile.TemporaryDirectory(prefix="finetune-search-") as folder, _Interruption(recorder):
+        answer = functools.partial(_interrupt, recorder)
+        with tempfile.TemporaryDirectory(prefix="finetune-search-") as folder, signals.answered(answer):
             _tuner(request, recorder, pause, folder=Path(folder), trials=trials, seconds=seconds).fit()
 
 
@@ -250,24 +250,11 @@ class Places(tune.PlacementGroupFactory):  # type: ignore[misc]
         return placement_group(self.bundles, self.strategy, bundle_label_selector=[elsewhere()] * len(self.bundles))
 
 
-class _Interruption:
-    """Ctrl-C and SIGTERM, once: the running trials are saved after their epoch, then `fit` ends; twice: at once."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-
-    def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._catch) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _catch(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self._recorder.pausing:
-            raise KeyboardInterrupt
-        self._recorder.pausing = True
+def _interrupt(recorder: Recorder, number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """Ctrl-C and the like, once: the running trials are saved after their epoch, then `fit` ends; twice: at once."""
+    if recorder.pausing:
+        raise KeyboardInterrupt
+    recorder.pausing = True
 
 
 def _tuner(
@@ -280,10 +267,10 @@ def _tuner(
         trials: how many are left.
         seconds: how many are left.
     """
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(sys.maxsize)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(sys.maxsize)  # the searcher proposes no more than there is room for
     ActorManager._actor_task_failed = _died
+    tune.tune._setup_signal_catching = threading.Event  # Tune would answer SIGUSR1 itself; the event is never set
     places = Places([{"CPU": request.cpus_per_trial, "GPU": request.gpus_per_trial}])
     deadline = time.time() + (math.inf if seconds is None else seconds)
     run = functools.partial(worker.run_trial, request=ray.put(request), deadline=deadline, pause=pause)

@@ -19,9 +19,10 @@ from ray.experimental import internal_kv
 from search import nodes, trial
 from search.data import silent
 from search.errors import NodeError, StorageError, cause
-from search.machine import importing_keras, storage_fault
+from search.machine import storage_fault
 from search.mirror import Mirror
-from search.record import Record, Row
+from search.process import importing_keras
+from search.record import Record, Row, keep_others_out
 from search.request import Request
 from search.trial import Configuration
 
@@ -68,8 +69,9 @@ def run_trial(config: dict[str, Any], request: Any, deadline: float, pause: Paus
 
 
 def _train(config: dict[str, Any], asked: Request, deadline: float, pause: Pause) -> None:
-    prepare_process(asked.cpus_per_trial)
-    with importing_keras():
+    keep_others_out()
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "600"
+    with importing_keras(asked.cpus_per_trial):
         from search import callbacks, warm
 
     if not (asked.uri or asked.folder.is_dir()):  # whatever writes there would make it anew
@@ -138,8 +140,8 @@ class Export:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        prepare_process(request.cpus_per_trial)
-        with importing_keras():
+        keep_others_out()
+        with importing_keras(request.cpus_per_trial):
             from search import warm
 
         warm.backbone(request.source)
@@ -181,16 +183,3 @@ class Export:
         configuration = self._request.configuration(row.trial, dict(row.parameters))
         _fetched(self._request, configuration)
         return configuration
-
-
-def prepare_process(cpus: float) -> None:
-    """Tell TensorFlow, before it is imported, which share of the machine is its own."""
-    threads = str(max(1, int(cpus)))
-    os.environ.update(
-        KERAS_BACKEND="tensorflow",
-        TF_CPP_MIN_LOG_LEVEL="2",
-        TF_NUM_INTRAOP_THREADS=threads,
-        TF_NUM_INTEROP_THREADS=threads,
-        TF_FORCE_GPU_ALLOW_GROWTH="true",
-        TUNE_FUNCTION_THREAD_TIMEOUT_S="600",
-    )

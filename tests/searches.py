@@ -30,10 +30,10 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def running(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the command while something else is done."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command(folder, *options), stdout=pipe, stderr=pipe, text=True) as process:
+def running(folder: Path, *options: str, **how: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run the command while something else is done; `how` is for `Popen`."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command(folder, *options), **(streams | how)) as process:
         try:
             yield process
         finally:

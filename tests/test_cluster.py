@@ -1,7 +1,9 @@
 """Ray: started beside other work, and gone with it."""
 
 import json
+import os
 import re
+import stat
 import subprocess
 import sys
 import tempfile
@@ -67,23 +69,40 @@ def test_a_search_that_never_began_leaves_no_ray(root: Path, seconds: float) -> 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode == 2, done.stderr
-    assert list(root.glob("ray/session_*"))
+    assert list(root.glob("ray-*/r/session_*"))
     until = time.monotonic() + PATIENCE_S
     while processes(root) and time.monotonic() < until:
         time.sleep(0.1)
     assert processes(root) == []
 
 
-def test_an_own_ray_ends_with_its_context(root: Path) -> None:
-    """Ray dies while the search runs, for the thread that started it is gone, or it stays for ever."""
+def test_an_own_ray_ends_with_its_context(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray dies while the search runs, for the thread that started it is gone, or stays for ever; or others get in."""
+    monkeypatch.delenv("RAY_TMPDIR")
+    monkeypatch.setenv("TMPDIR", str(root))
     with Cluster(own()) as cluster:
         cluster.start()
         cluster.wait()
+        (folder,) = root.iterdir()
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert processes(root)
         assert slots(own()) == 3
         assert slots(own(cpus_per_trial=2)) == 1
 
     assert processes(root) == []
+    assert [*root.iterdir()] == []
+    assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+def test_an_own_ray_ends_with_its_driver(root: Path) -> None:
+    """Ray's processes, which hear no signal but one, outlive a search that was killed."""
+    command = [sys.executable, "-c", LEFT_EARLY.replace("time.sleep", "cluster.wait(), print(flush=True), time.sleep")]
+    with subprocess.Popen([*command, "3600"], stdout=subprocess.PIPE) as driver:
+        assert driver.stdout
+        assert driver.stdout.readline()
+        assert processes(root)
+        driver.kill()
+    wait_for(lambda: processes(root) == [] or None)
 
 
 def test_what_ray_says_is_raised_where_it_is_waited_for() -> None:

@@ -55,12 +55,11 @@ Finished = subprocess.CompletedProcess[str]
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder where all that the command might write is seen, a Ray session too, on a machine without GPUs."""
-    for name in ("work", "tmp", "ray"):
+    """Work in a folder where all that the command might write is seen, on a machine without GPUs."""
+    for name in ("work", "tmp"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     return tmp_path
 
@@ -77,9 +76,8 @@ def command(*arguments: str, python: Sequence[str] = ()) -> Finished:
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """All that lies below a folder, but for Ray's logs; `None` for folders."""
-    found = [path for path in folder.rglob("*") if path.relative_to(folder).parts[0] != "ray"]
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in found}
+    """All that lies below a folder; `None` for folders."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def sentences(message: str) -> list[str]:

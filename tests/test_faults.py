@@ -19,6 +19,7 @@ from PIL import Image
 from searches import PATIENCE_S, command, in_the_middle, long_space, rows, run, running, study, wait_for, workers
 
 from search import record
+from search.signals import TOGETHER_S
 
 pytestmark = pytest.mark.slow
 
@@ -247,7 +248,7 @@ def test_ctrl_c_twice(tmp_path: Path) -> None:
     with at_work(tmp_path, "hurry") as (process, search):
         before = ended(known(search))
         process.send_signal(signal.SIGINT)
-        time.sleep(0.05)
+        time.sleep(2 * TOGETHER_S)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=PATIENCE_S)
 

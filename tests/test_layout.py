@@ -68,6 +68,8 @@ ORDER = (
     "settings",
     "errors",
     "cache",
+    "process",
+    "signals",
     "machine",
 )
 
@@ -202,8 +204,8 @@ def test_every_module_is_used() -> None:
 def test_importing_keras_brings_only_what_a_search_uses() -> None:
     """Every process of a search would take seconds more, or whoever needs scikit-learn would be told there is none."""
     code = (
-        "import sys; from search.machine import importing_keras\n"
-        "with importing_keras(): import keras\n"
+        "import sys; from search.process import importing_keras\n"
+        "with importing_keras(1): import keras\n"
         "print([*{'sklearn', 'matplotlib'} & {*sys.modules}]); import sklearn"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout

@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -474,6 +477,20 @@ def test_the_command_prints_and_writes(made: Made, capsys: pytest.CaptureFixture
     assert "0000" in shown
     assert "running: 2 completed" in shown
     assert "Which trial won" in made.record.report.read_text(encoding="utf-8")
+
+
+def test_the_command_speaks_to_nobody(tmp_path: Path) -> None:
+    """The page is told as a failure, for what is printed beside it cannot be: its letters, or nothing at all."""
+    small = Made(tmp_path / "猫" / "photos")
+    small.trial(adam(2, 1e-3), [0.5], "converged")
+    command = [sys.executable, "-m", "search.report", "photos", "--storage", str(tmp_path / "猫")]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, stdout=full, stderr=full, check=False
+        )
+
+    assert done.returncode == 0
+    assert small.record.report.exists()
 
 
 def test_the_command_compares(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

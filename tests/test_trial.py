@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -749,7 +750,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Any:
     from search import worker
 
     monkeypatch.setattr(worker.ray, "get", lambda reference: reference)
-    monkeypatch.setattr(worker, "prepare_process", lambda cpus: None)  # noqa: ARG005
+    monkeypatch.setattr(worker, "importing_keras", nullcontext)
     return worker
 
 
