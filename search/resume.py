@@ -45,7 +45,8 @@ def options(given: argparse.Namespace, defaults: argparse.Namespace) -> argparse
         known = [path.parent.name for path in storage.glob("*/search.json")]
         which = unknown("search", given.resume, known) if known else f"there is no search '{given.resume}'"
         raise RequestError([*faults, f"--resume: {which} in {given.storage}"])
-    faults += _untrusted(found.folder)
+    if untrusted := _untrusted(found.folder):
+        raise RequestError([*faults, *untrusted])  # nothing that it says is looked at
     saved = read_search(found.folder)
     if saved["status"] == "done":
         faults.append(_DONE.format(given.resume))

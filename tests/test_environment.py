@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from searches import PATIENCE_S, command, rows
+from searches import PATIENCE_S, command, long_space, rows
 
 from search import machine
 
@@ -160,6 +161,31 @@ def test_a_folder_of_everybody(tmp_path: Path) -> None:
     assert "to a place where files keep their owner and their mode, and go on there with --storage" in done.stderr
 
 
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("bindfs"), reason="needs root and bindfs, to mount a folder")
+def test_a_mount_that_is_open_to_everybody(tmp_path: Path) -> None:
+    """The advice for a mount on which `chmod` has no effect does not lead on from there."""
+    (tmp_path / "kept" / "open").mkdir(parents=True)
+    (tmp_path / "kept" / "open" / "search.json").write_text('{"status": "running"}')
+    (tmp_path / "results").mkdir()
+    mounted = subprocess.run(
+        ["bindfs", "-p", "0777", "--chmod-ignore", tmp_path / "kept", tmp_path / "results"], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no folder can be mounted here")
+    try:
+        (tmp_path / "results" / "open").chmod(0o700)
+        done = subprocess.run(command(tmp_path, "--resume", "open"), capture_output=True, text=True, check=False)
+        subprocess.run(["cp", "-r", tmp_path / "results" / "open", tmp_path / "mine"], check=True)
+    finally:
+        subprocess.run(["umount", tmp_path / "results"], check=True)
+
+    assert done.returncode == 2
+    assert "can be written by everybody" in done.stderr
+    (tmp_path / "mine").rename(tmp_path / "results" / "open")
+    again = subprocess.run(command(tmp_path, "--resume", "open"), capture_output=True, text=True, check=False)
+    assert "can be written by everybody" not in again.stderr
+
+
 @pytest.mark.slow
 def test_somebody_elses_machine(tmp_path: Path) -> None:
     """A search needs a home that it can write, a short TMPDIR, a strict umask or settings of Keras that are its own."""
@@ -167,7 +193,7 @@ def test_somebody_elses_machine(tmp_path: Path) -> None:
     for folder in (home / ".keras", temporary):
         folder.mkdir(parents=True)
     (home / ".keras" / "keras.json").write_text(KERAS)
-    arguments = command(tmp_path, "--space", "smoke", "--trials", "2", "--name", "away")
+    arguments = command(tmp_path, "--space", long_space(tmp_path, trials=2, epochs=2), "--name", "away")
     if os.getuid():
         home.chmod(0o500)
         arguments = ["bash", "-c", 'umask 0; exec "$@"', "", *arguments]
