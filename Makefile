@@ -9,10 +9,10 @@ BIN := .venv/bin
 run: .venv/ready
 	$(BIN)/python -m search.run --space finetune
 
-# A browser is installed where that can be done; else the tests that need one are left out.
+# A browser, and what mounts a folder in another mode, are installed where that can be done; else their tests are left out.
 test: .venv/ready
-	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
-		apt-get install --yes --quiet --no-install-recommends chromium; } || echo "no Chromium: tests in a browser are left out"
+	@for program in chromium bindfs; do command -v $$program > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
+		apt-get install --yes --quiet --no-install-recommends $$program; } || echo "no $$program: tests that need it are left out"; done
 	$(BIN)/python -m pytest -m "not soak and not cluster" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # A cluster launched by cluster.yaml on machines that are namespaces of this one, as root; searches in object storage.

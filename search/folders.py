@@ -29,21 +29,9 @@ _WORDS = {
 }
 _SPLIT_OF = {word: split for split, words in _WORDS.items() for word in words}
 _FILLERS = frozenset(
-    (
-        "set",
-        "data",
-        "dataset",
-        "image",
-        "images",
-        "img",
-        "imgs",
-        "picture",
-        "pictures",
-        "photo",
-        "photos",
-        "split",
-        "dir",
-    )
+    f"{word}{ending}"
+    for word in ("data", "dataset", "dir", "image", "img", "photo", "picture", "set", "split")
+    for ending in ("", "s")
 )
 
 

@@ -4,9 +4,13 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("keras", "tensorflow", "ray")
@@ -110,6 +114,24 @@ def test_imports_point_down(name: str) -> None:
     inside = {module for module in imports(modules("search")[name]) if module.partition(".")[0] == "search"}
 
     assert inside <= below
+
+
+def test_what_is_imported_is_installed() -> None:
+    """Who installs the project without what its tests need meets a module that is missing, at the end of a search."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    asked = [Requirement(text) for text in project["dependencies"]]
+    brought = [Requirement(text) for text in metadata.requires("ray") or []]  # with ray[tune]
+    asked += [one for one in brought if not one.marker or one.marker.evaluate({"extra": "tune"})]
+    declared = {canonicalize_name(one.name) for one in asked}
+    owners = metadata.packages_distributions()
+    found = {name for path in modules("search").values() for name in packages(path)} - {"search", "spaces"}
+    missing = {
+        name
+        for name in found - sys.stdlib_module_names
+        if not declared.intersection(canonicalize_name(owner) for owner in owners[name])
+    }
+
+    assert missing == set()
 
 
 def test_the_package_itself_imports_nothing() -> None:
