@@ -1,5 +1,6 @@
 """What several tests share: toy images to train on, and Ray's token."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -15,6 +16,13 @@ from search.cluster import OWN
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.update(OWN)  # before any test imports Ray
+
+
+def pytest_collection_finish() -> None:
+    """TensorFlow's millions of objects are there for good: the collector need not look at them in every test."""
+    gc.collect()
+    gc.freeze()
+
 
 COUNTS = {"train": 20, "val": 5, "test": 6}  # of each class
 MISLABELLED = 3  # light images among the dark ones of the test split

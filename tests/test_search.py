@@ -243,7 +243,7 @@ def test_own_folder_and_backbone(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "skipped sky/broken.jpg" in done.stdout
-    assert "class 'sea' holds no usable image and is left out" in done.stdout
+    assert "class 'sea' holds no image and is left out" in done.stdout
     assert [row["trial"] for row in rows(search)] == ["0000", "0001"]
     assert json.loads((search / "best" / "metrics.json").read_text())["classes"] == ["grass", "sky"]
 

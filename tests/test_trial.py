@@ -377,7 +377,7 @@ def test_a_trial_ends_after_all_its_epochs(head: Ran) -> None:
 
 def test_a_rate_far_too_high_diverges(trials: Trials) -> None:
     """One bad configuration would train on with not-a-number, or end the search."""
-    far_too_high = {"unfreeze_depth": 3, "optimizer": "sgd", "momentum": 0.9, "learning_rate": 100.0}
+    far_too_high = {**HEAD, "learning_rate": 1e30}
     (report,) = trials.run("diverged", backbone=trials.small, epochs=3, **far_too_high).reports
 
     assert report["ending"] == "diverged: loss is nan in epoch 1"

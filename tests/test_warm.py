@@ -215,7 +215,9 @@ def others(trials: Trials) -> None:
     trials.run(**{**SGD, "momentum": 0.1})
 
 
-@pytest.mark.parametrize("before", [others, diverged, stopped_after_an_epoch, failed_after_an_epoch])
+@pytest.mark.parametrize(
+    "before", [pytest.param(others, marks=pytest.mark.slow), diverged, stopped_after_an_epoch, failed_after_an_epoch]
+)
 def test_a_trial_does_not_depend_on_those_before_it(before: Any, trials: Trials, alone: dict[str, Reports]) -> None:
     """The winner would owe its place to the order of the trials, and nobody could repeat the search."""
     before(trials)
