@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import random
 import re
 import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search import preprocessing, tiny
 from search.errors import BackboneError
+from search.process import keras_folder
 
 if TYPE_CHECKING:
     import keras
@@ -151,7 +150,7 @@ def _download(name: str) -> Iterator[None]:
 
 
 def _how_to_fetch(name: str, address: str, error: Exception) -> str:
-    folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "models")
+    folder = keras_folder() / "models"
     return (
         f"the imagenet weights of '{name}' could not be downloaded ({error}): fetch {address} elsewhere, and either "
         f"put {address.rpartition('/')[2]} into {folder}, where Keras looks for it, or name it with --weights FILE"

@@ -7,9 +7,9 @@ import contextlib
 import gc
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
-
-FLOAT, EPSILON, IMAGES = "float32", 1e-7, "channels_last"
+from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -30,19 +30,39 @@ def importing_keras(cpus: float) -> Iterator[None]:
         TF_NUM_INTEROP_THREADS=threads,
         TF_FORCE_GPU_ALLOW_GROWTH="true",
     )
+    for limit in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):
+        os.environ.pop(limit, None)
     hidden = [name for name in ("matplotlib", "sklearn") if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     gc.disable()
     try:
-        import keras
-
-        keras.config.set_floatx(FLOAT)
-        keras.config.set_epsilon(EPSILON)
-        keras.config.set_image_data_format(IMAGES)
-        keras.config.set_max_epochs(None)
-        keras.config.set_max_steps_per_epoch(None)
+        with _no_settings_of_the_user():
+            import keras  # noqa: F401
         yield
     finally:
         gc.enable()
         for name in hidden:
             del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _no_settings_of_the_user() -> Iterator[None]:
+    """Keras reads no `keras.json` when it is imported within, not even one that it would refuse, and writes none."""
+    given = os.environ.get("KERAS_HOME")
+    os.environ["KERAS_HOME"] = os.devnull
+    try:
+        yield
+    finally:
+        del os.environ["KERAS_HOME"]
+        if given is not None:
+            os.environ["KERAS_HOME"] = given
+    from keras.src.backend import config
+
+    config._KERAS_DIR = str(keras_folder())
+
+
+def keras_folder() -> Path:
+    """Where Keras keeps downloaded weights."""
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 it never raises
+    writable = home if os.access(home, os.W_OK) else Path(tempfile.gettempdir())
+    return Path(os.environ.get("KERAS_HOME", writable / ".keras"))

@@ -6,6 +6,7 @@ Nothing is written and nothing is started here, so that a wrong request leaves n
 import argparse
 import importlib.util
 import math
+import os
 import re
 import tempfile
 import time
@@ -129,7 +130,7 @@ def check(options: argparse.Namespace) -> Request:
         RequestError: names every fault.
     """
     numbers = _Numbers(options)
-    faults: list[str] = []
+    faults = _not_text(options)
     asked = _space(options, numbers, faults)
     resources = _resources(options, numbers, faults)
     kept = cache_folder(options.cache)
@@ -158,7 +159,13 @@ def check(options: argparse.Namespace) -> Request:
 
 
 def cache_folder(given: str | None) -> Path:
-    """This node's cache: what was given, or a folder below the user's cache folder."""
+    """This node's cache: what was given, or a folder below the user's cache folder.
+
+    Raises:
+        RequestError: this user has no home folder, which Ray needs as well.
+    """
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 it never raises
+        raise RequestError(["HOME is not set, and this user has no home folder: set HOME to a folder"])
     return Path(given or platformdirs.user_cache_path("finetune-search")).absolute()
 
 
@@ -232,6 +239,25 @@ def _backbone_notes(left_off: Sequence[str]) -> list[str]:
         return []
     names = ", ".join(left_off)
     return [f"the backbone's augmentation is left off ({names}); --set augmented_views=4 trains on random views"]
+
+
+def _not_text(options: argparse.Namespace) -> list[str]:
+    """Names that the record, which is UTF-8, cannot hold."""
+    named = {f"--{name}": getattr(options, name) for name in ("space", "storage", "cache", *LOCATED)}
+    named |= {"--set": " ".join(options.set), "the current folder": os.getcwd()}  # noqa: PTH109 as text
+    return [
+        f"{option}: {name}: this name is not UTF-8, which the record is written in; rename it"
+        for option, name in named.items()
+        if name and not _is_text(name)
+    ]
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Numbers:

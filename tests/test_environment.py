@@ -212,15 +212,50 @@ def test_somebody_elses_machine(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_keras_is_set_to(tmp_path: Path) -> None:
-    """Trials run with numbers, a layout or a backend that their user has chosen for other work."""
-    (tmp_path / "keras.json").write_text(KERAS)
+@pytest.mark.parametrize(("settings", "epochs"), [(KERAS, "1"), ('{"epsilon": 1, "floatx": "half"}', "few")])
+def test_what_keras_is_set_to(settings: str, epochs: str, tmp_path: Path) -> None:
+    """Trials run with numbers, a layout or a backend that their user has chosen for other work, or not at all."""
+    (tmp_path / "keras.json").write_text(settings)
+    (tmp_path / "weights").write_text("weights")
     program = (
         "from search.process import importing_keras\n"
         "with importing_keras(1): import keras\n"
-        "of = keras.config; print(of.backend(), of.floatx(), of.epsilon(), of.image_data_format(), of.max_epochs())"
+        "of = keras.config; print(of.backend(), of.floatx(), of.epsilon(), of.image_data_format(), of.max_epochs())\n"
+        f"print(keras.utils.get_file('weights', '{(tmp_path / 'weights').as_uri()}', cache_subdir='models'))"
     )
-    environment = {**os.environ, "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "jax", "KERAS_MAX_EPOCHS": "1"}
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "jax", "KERAS_MAX_EPOCHS": epochs}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    answered, *_, weights = done.stdout.splitlines()
 
-    assert done.stdout.split() == ["tensorflow", "float32", "1e-07", "channels_last", "None"], done.stderr
+    assert answered.split() == ["tensorflow", "float32", "1e-07", "channels_last", "None"], done.stderr
+    assert weights == str(tmp_path / "models" / "weights")
+    assert (tmp_path / "keras.json").read_text() == settings
+
+
+def test_nobodys_home(tmp_path: Path) -> None:
+    """A user whom the machine does not know, as in a container, gets tracebacks of Ray's."""
+    unknown = ["unshare", "--user", "--map-user=54321", "--map-group=54321", "env", "--unset=HOME"]
+    if subprocess.run([*unknown, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this user may not become another")
+    arguments = [*unknown, *command(tmp_path, "--space", "smoke")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: HOME is not set, and this user has no home folder: set HOME to a folder\n"
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """A search ends with a traceback when its record, which is UTF-8, is first written."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    options = ["--storage", "--cache", "--data", "--weights", "--space"]
+    given = [sys.executable, "-m", "search.run", *(text for option in options for text in (option, str(folder)))]
+    environment = {**os.environ, "PYTHONPATH": str(Path(machine.__file__).parents[1])}
+    done = subprocess.run(given, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    shown = str(folder).encode("utf-8", "backslashreplace").decode()
+
+    assert (done.returncode, done.stdout) == (2, "")
+    for option in [*options, "the current folder"]:
+        assert f"{option}: {shown}: this name is not UTF-8" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [*folder.iterdir()] == []
