@@ -170,7 +170,7 @@ def recipe(photos: Read, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     images = keras.Input((SIZE, SIZE, 3))
     keras.Model(images, keras.layers.GlobalAveragePooling2D()(images)).save(folder / "best" / "model.keras")
     paint(3).convert("RGB").save(folder / "cat.jpg")
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"folder": folder}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         exec(textwrap.dedent(code[0]), names)  # noqa: S102 our own README
@@ -360,3 +360,17 @@ def test_the_fingerprint_tells_how_images_are_read(tmp_path: Path) -> None:
     tagged = data.find(str(tmp_path), seed=0, max_bad_files=0)
     asked = [tagged.classes, tagged.items, tagged.labels, tagged.digests]
     assert hashlib.sha256(json.dumps(asked).encode()).hexdigest() != tagged.fingerprint
+
+
+@pytest.mark.slow
+def test_a_saved_model_answers_as_the_model_does(recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's way around an older Keras does not run, or gives other probabilities."""
+    lines = re.findall(r"^    (.*(?:\.export|saved_model).*?) +#", README.read_text("utf-8"), re.M)
+    monkeypatch.chdir(recipe["folder"])
+    import tensorflow
+
+    _, served = (eval(line, {**recipe, "tensorflow": tensorflow}) for line in lines)  # noqa: S307 our own README
+    layer = keras.layers.TFSMLayer("model", call_endpoint="serve")
+
+    np.testing.assert_array_equal(served, recipe["probabilities"])
+    np.testing.assert_array_equal(layer(np.stack([recipe["pixels"]("cat.jpg")]).astype("float32")), served)
