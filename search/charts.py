@@ -217,7 +217,7 @@ def _spread(places: Sequence[int], side: int) -> list[float]:
 
 
 def stopping(found: Findings) -> go.Figure | None:
-    """What ASHA saw at each rung, and whom it stopped; `None` where there is no rung."""
+    """What the stopping rule saw at each rung, and whom it stopped; `None` where there is no rung."""
     known = rungs(found)
     if not known:
         return None

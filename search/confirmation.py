@@ -39,9 +39,9 @@ def due(request: Request, record: Record) -> list[dict[str, Any]]:
 
 def extended(request: Request, count: int) -> Request:
     """The request with room for so many confirming trials, none of which is stopped early."""
-    budget = request.space.budget
-    longer = replace(budget, trials=budget.trials + count, first_rung=budget.epochs)
-    return replace(request, space=replace(request.space, budget=longer))
+    space = request.space
+    longer = replace(space.budget, trials=space.budget.trials + count)
+    return replace(request, space=replace(space, budget=longer, fixed={**space.fixed, "stopping": "none"}))
 
 
 class Confirmation(tune.search.Searcher):  # type: ignore[misc]

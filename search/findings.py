@@ -18,9 +18,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from search.ranking import ranked
-from search.record import STOPPED, Record, Row, read_search
+from search.record import Record, Row, read_search
 from search.settings import SETTINGS
-from search.space import METRICS
+from search.space import METRICS, Budget, Objective
+from search.stopping import RULES
+from search.stopping.rule import Rule
 
 ENOUGH_FOR_IMPORTANCE = 20
 BEST_SHARE = 0.1
@@ -58,7 +60,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Rung:
-    """How many trials came to a rung, and how many ASHA stopped there."""
+    """Which trials came to a rung, and which the stopping rule stopped there."""
 
     epoch: int
     reached: list[str]
@@ -99,6 +101,12 @@ class Findings:
     def up(self) -> bool:
         """Whether more is better."""
         return METRICS[self.metric] == "max"
+
+    @property
+    def rule(self) -> Rule:
+        """What stopped trials for the sake of others."""
+        name = self.about["settings"].get("stopping", "asha")  # all that older searches knew
+        return RULES[name](Budget(**self.about["space"]["budget"]), Objective(self.metric))
 
     @property
     def rows(self) -> list[Row]:
@@ -180,28 +188,23 @@ def progress(found: Findings) -> list[Best]:
 
 
 def rungs(found: Findings) -> list[Rung]:
-    """Who came to each of ASHA's rungs, and who was stopped there (Li et al. 2020, arXiv:1810.05934)."""
-    budget = found.about["space"]["budget"]
-    epochs, rung = [], budget["first_rung"]
-    while rung < budget["epochs"]:
-        epochs.append(rung)
-        rung *= budget["reduction_factor"]
+    """Who came to each rung of the stopping rule, and who was stopped there."""
     searched = {row.trial: found.curves.get(row.trial, []) for row in found.searched}
-    by_asha = {row.trial: row.epochs for row in found.searched if row.state == STOPPED and "ASHA" in row.reason}
+    at = {row.trial: row.rung for row in found.searched if row.rung}
     return [
         Rung(
             epoch,
             [trial for trial, curve in searched.items() if curve and curve[-1].epoch >= epoch],
-            [trial for trial, stopped in by_asha.items() if stopped == epoch],
+            [trial for trial, stopped in at.items() if stopped == epoch],
         )
-        for epoch in epochs
+        for epoch in found.rule.rungs
     ]
 
 
 def saved(found: Findings) -> tuple[int, int]:
     """Epochs that were trained, and those that the stopped trials were spared, had they gone on to their last."""
     spent = sum(len(curve) for curve in found.curves.values())
-    spared = sum(found.epochs - row.epochs for row in found.rows if row.state == STOPPED and "ASHA" in row.reason)
+    spared = sum(found.epochs - row.epochs for row in found.rows if row.rung)
     return spent, spared
 
 

@@ -190,8 +190,9 @@ def _stopping(found: Findings) -> list[str]:
     spent, spared = findings.saved(found)
     if not spent:
         return []
-    stopped = sum(row.state == STOPPED and "ASHA" in row.reason for row in found.rows)
-    text = f"ASHA stopped {stopped} of {len(found.rows)} trials. {spent} epochs were trained; up to {spared} more, had "
+    stopped = sum(row.rung is not None for row in found.rows)
+    by = found.rule.name
+    text = f"{by} stopped {stopped} of {len(found.rows)} trials. {spent} epochs were trained; up to {spared} more, had "
     text += f"every stopped trial gone on to epoch {found.epochs}."
     return chart(charts.stopping(found), text) or [_said(text)]
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from search.errors import RequestError, StorageError
 from search.history import Event, History
@@ -33,9 +33,21 @@ SECONDS_BETWEEN_WRITES = 1.0
 FEW_TRIALS, SECONDS_PER_TRIAL = 100, 1e-3
 
 
+class Point(NamedTuple):
+    """How a trial stands after an epoch: the best objective so far, and the accuracy and the loss of this epoch."""
+
+    objective: float
+    val_accuracy: float
+    val_loss: float
+
+
 @dataclass(frozen=True)
 class Row:
-    """One trial: how it stands, and the figures of its best epoch (`None`: none yet)."""
+    """One trial: how it stands, and the figures of its best epoch (`None`: none yet).
+
+    Args:
+        rung: the epoch at which a stopping rule stopped it; `None` where none did.
+    """
 
     trial: str
     parameters: Mapping[str, Value]
@@ -46,6 +58,7 @@ class Row:
     val_accuracy: float | None = None
     val_loss: float | None = None
     seconds: float = 0.0
+    rung: int | None = None
 
     @property
     def confirms(self) -> bool:
@@ -83,7 +96,7 @@ class Record:
     Args:
         folder: `<storage>/<name>`.
         rows: trial → its row.
-        curves: trial → epoch, from 1 → the best objective up to then, where it is a number.
+        curves: trial → epoch, from 1 → how the trial stood then, where its objective is a number.
         seconds: how long the search had run when last something happened, interruptions left out.
         damaged: how many lines of the history could not be read.
         mirror: of the object storage that holds the search, if any does.
@@ -91,7 +104,7 @@ class Record:
 
     folder: Path
     rows: dict[str, Row] = field(default_factory=dict)
-    curves: dict[str, dict[int, float]] = field(default_factory=dict)
+    curves: dict[str, dict[int, Point]] = field(default_factory=dict)
     seconds: float = 0.0
     damaged: int = 0
     mirror: Mirror | None = field(default=None, repr=False)
@@ -196,9 +209,9 @@ class Record:
     def note(self, event: Event, now: bool = False) -> Row | None:
         """Put an event into the history; `trials.csv` follows, see `follow`.
 
-        Events: `started` with `parameters`; `epoch` with `metrics`, the `process`, and `rung` where ASHA stopped the
-        trial there; `ended` with `state` and `reason`, where they do not follow from the last epoch; `died` with
-        `reason`, when its process did and it is to go on; `alive`, of no trial.
+        Events: `started` with `parameters`; `epoch` with `metrics`, the `process`, and `rung` and `rule` where a rule
+        stopped the trial there; `ended` with `state` and `reason`, where they do not follow from the last epoch;
+        `died` with `reason`, when its process did and it is to go on; `alive`, of no trial.
 
         Args:
             event: JSON, with its `event`, its `trial` and `at`, the seconds that the search has run.
@@ -250,9 +263,13 @@ class Record:
     def _after(self, row: Row, event: Event) -> Row:
         metrics = event["metrics"]
         if metrics["objective"] is not None:
-            self.curves.setdefault(row.trial, {})[metrics["epoch"]] = metrics["objective"]
+            last = (metrics.get(f"last_{name}") for name in ("val_accuracy", "val_loss"))
+            point = Point(metrics["objective"], *(math.nan if value is None else value for value in last))
+            self.curves.setdefault(row.trial, {})[metrics["epoch"]] = point
         row = row.after(metrics)
-        return row.ended(STOPPED, f"by ASHA at epoch {event['rung']}") if event.get("rung") else row
+        if not (rung := event.get("rung")):
+            return row
+        return replace(row.ended(STOPPED, f"by {event.get('rule', 'ASHA')} at epoch {rung}"), rung=rung)
 
     def write_trials(self) -> None:
         """Write `trials.csv`, in the order of the trials."""

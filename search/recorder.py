@@ -18,7 +18,7 @@ from search.console import Display
 from search.errors import NodeError, StorageError, cause
 from search.ranking import ranked
 from search.record import COMPLETED, FAILED, RUNNING, STOPPED, Record, Row
-from search.scheduler import Asha
+from search.scheduler import Scheduler
 from search.searcher import Searcher
 from search.space import Space
 from search.tensorboard import Directory
@@ -62,7 +62,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         display: Display,
         *,
         searcher: Searcher | Confirmation,
-        scheduler: Asha,
+        scheduler: Scheduler,
         ask_to_pause: Callable[[], None],
         trials_left: Callable[[int], None],
         places: Callable[[], int],
@@ -118,7 +118,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         with self._storing():
             process = f"{result.get('hostname')} {result.get('pid')}"
             rung = self.scheduler.stopped.get(number)
-            row = self._note(number, "epoch", metrics=metrics, rung=rung, process=process)
+            stopped = {"rung": rung, "rule": self.scheduler.rule.name} if rung else {}
+            row = self._note(number, "epoch", metrics=metrics, process=process, **stopped)
             if row and row.val_accuracy is not None and row.val_loss is not None:
                 self._directory.best(row.trial, row.val_accuracy, row.val_loss, row.epochs)
             if row and row.state != RUNNING:

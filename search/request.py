@@ -26,6 +26,8 @@ from search.prepare import Preparation
 from search.question import Question
 from search.record import NAME, SEED, Record
 from search.settings import SETTINGS, Value, read_assignments
+from search.stopping import RULES
+from search.stopping.rule import Rule
 from search.trial import Configuration
 
 Number = TypeVar("Number", int, float)
@@ -98,6 +100,11 @@ class Request:
         settings = self.space.settings
         return Source(str(settings["backbone"]), self.weights, self.image_size, str(settings["precision"]))
 
+    @property
+    def rule(self) -> Rule:
+        """Decides which trials stop for the sake of others."""
+        return RULES[str(self.space.settings["stopping"])](self.space.budget, self.space.objective)
+
     def configuration(self, number: str, chosen: Mapping[str, Value], deadline: float = math.inf) -> Configuration:
         """The configuration of trial `number`, with the parameters that were chosen for it.
 
@@ -118,7 +125,7 @@ class Request:
             head_start=settings["head_start"] == "probe",
             folder=record.checkpoints(number),
             tensorboard=record.run(number, chosen),
-            rungs=self.space.budget.rungs,
+            rungs=self.rule.rungs,
             deadline=deadline,
         )
 

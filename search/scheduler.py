@@ -1,81 +1,63 @@
-"""Who goes on: ASHA whose rungs survive a restart.
+"""Ray's scheduler: asks a stopping rule, and says which trial gets a process.
 
-The stopping variant of Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning"
-(https://arxiv.org/abs/1810.05934), as Ray implements it: a trial that reaches a rung goes on if it is among the best
-1 / reduction_factor of those that reached it before. Ray keeps no scheduler state over a restart; here the rungs follow
-from the curves of the trials, which the record holds.
+Ray keeps no scheduler state over a restart; here a rule decides by the curves of the trials, which the record holds.
 """
 
+import math
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.record import COMPLETED, DIVERGED, Record
-from search.space import Budget, Objective
+from search.record import COMPLETED, DIVERGED, Point, Record
+from search.stopping.rule import Curve, Rule
 
 
-class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
-    """ASHA over epochs, on the best objective so far.
+class Scheduler(FIFOScheduler):  # type: ignore[misc]
+    """Stops trials as a rule says.
 
     Args:
-        budget: gives the rungs.
-        objective: gives the direction.
-        record: of the search; its trials are in the rungs that they reached.
+        rule: that decides.
+        record: of the search; a trial is judged by what it and the others have shown there.
         too_many: whether more trials run than may.
 
     Attributes:
-        stopped: trial → the rung at which it was stopped.
+        stopped: trial → the epoch at which the rule stopped it.
         pausing: no trial starts any more.
     """
 
-    def __init__(
-        self, budget: Budget, objective: Objective, record: Record, too_many: Callable[[], bool] = lambda: False
-    ) -> None:
-        super().__init__(
-            time_attr="epoch",
-            metric="objective",
-            mode=objective.mode,
-            max_t=budget.epochs,
-            grace_period=min(budget.first_rung, budget.epochs),
-            reduction_factor=budget.reduction_factor,
-        )
+    def __init__(self, rule: Rule, record: Record, too_many: Callable[[], bool] = lambda: False) -> None:
+        super().__init__()
+        self.rule = rule
         self.stopped: dict[str, int] = {}
         self.pausing = False
-        self._too_many = too_many
-        for trial, curve in record.curves.items():
-            row = record.rows[trial]
-            by_itself = row.epochs if row.state in (COMPLETED, DIVERGED) else None
-            for rung, values in self._rungs:
-                if rung in curve and rung != by_itself:
-                    values[trial] = self._metric_op * curve[int(rung)]
-
-    @property
-    def _rungs(self) -> list[tuple[float, dict[str, float]]]:
-        return self._brackets[0]._rungs  # type: ignore[no-any-return]
+        self._record, self._too_many = record, too_many
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
-        """Decide at a rung. A trial that ends by itself is left to do so."""
-        if "failure" in result or result["ending"]:
+        """Decide at a rung. A trial that ends by itself is left to do so, as is one that tells of an epoch again."""
+        if "failure" in result or result["ending"] or not math.isfinite(result["objective"]):
             return str(TrialScheduler.CONTINUE)
         number, epoch = trial.config["trial"], result["epoch"]
-        decision = self._brackets[0].on_result(
-            SimpleNamespace(trial_id=number), epoch, self._metric_op * result["objective"]
-        )
-        if decision == TrialScheduler.STOP:
-            self.stopped[number] = epoch
-        return str(decision)
+        known = self._record.curves.get(number, {})
+        if epoch not in self.rule.rungs or epoch in known:
+            return str(TrialScheduler.CONTINUE)
+        now = Point(result["objective"], result["last_val_accuracy"], result["last_val_loss"])
+        others = [self._curve(other) for other in self._record.curves if other != number]
+        if not self.rule.stops(Curve({**known, epoch: now}), others):
+            return str(TrialScheduler.CONTINUE)
+        self.stopped[number] = epoch
+        return str(TrialScheduler.STOP)
 
-    def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """Forget the trial; its rungs were filled as it reached them.
+    def _curve(self, trial: str) -> Curve:
+        by_itself = self._record.rows[trial].state in (COMPLETED, DIVERGED)
+        return Curve(self._record.curves[trial], by_itself)
 
-        Its process is used again, unless it is crowded or its place is needed by others.
+    def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:  # noqa: ARG002
+        """Have the trial's process used again, unless it is crowded or its place is needed by others.
 
         Tune asks for the scheduler's last word just before it decides about the process.
         """
-        self._trial_info.pop(trial.trial_id, None)
         controller._reuse_actors = not (self.pausing or result.get("crowded") or self._too_many())
 
     def choose_trial_to_run(self, controller: Any) -> Trial | None:

@@ -217,12 +217,12 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
             if not row:  # it was proposed and never begun
                 self._waiting.append(trial)
                 continue
-            for epoch, objective in record.curves.get(row.trial, {}).items():
-                trial.report(objective, epoch)
+            for epoch, point in record.curves.get(row.trial, {}).items():
+                trial.report(point.objective, epoch)
             if row.state == RUNNING:
                 self._waiting.append(trial)
             elif row.state == COMPLETED:
-                self._study.tell(trial, max(record.curves[row.trial].items())[1])
+                self._study.tell(trial, max(record.curves[row.trial].items())[1].objective)
             else:
                 pruned = row.state == STOPPED and record.curves.get(row.trial)
                 self._study.tell(trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)

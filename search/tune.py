@@ -29,7 +29,7 @@ from search.ranking import ranked
 from search.record import FAILED, STOPPED, Record, Row
 from search.recorder import Recorder
 from search.request import Request
-from search.scheduler import Asha
+from search.scheduler import Scheduler
 from search.searcher import Searcher
 from search.tensorboard import Directory
 
@@ -182,7 +182,7 @@ def _following(
         space,
         display,
         searcher=searcher,
-        scheduler=Asha(space.budget, space.objective, record, searcher.too_many),
+        scheduler=Scheduler(request.rule, record, searcher.too_many),
         ask_to_pause=pause.ask,
         trials_left=exporter.trials_left,
         places=functools.partial(slots, request),

@@ -13,6 +13,7 @@ from search import confirmation, ranking, record, winner
 from search.confirmation import Confirmation
 from search.record import Record, Row
 from search.space import Budget, Float, Objective, Space
+from search.stopping import RULES
 
 EPOCHS = 9
 
@@ -95,7 +96,7 @@ def test_confirming_trials_are_never_stopped_early() -> None:
 
     longer: Any = confirmation.extended(Asked(asked(2).space), 4)  # type: ignore[arg-type]
 
-    assert longer.space.budget.rungs == (EPOCHS,)
+    assert RULES[str(longer.space.settings["stopping"])](longer.space.budget, longer.space.objective).rungs == ()
     assert longer.space.budget.trials == len(SEARCHED) + 4
 
 

@@ -18,7 +18,7 @@ SGD = {"unfreeze_depth": 0, "learning_rate": 0.1 + 0.2, "optimizer": "sgd", "mom
 BEST = {"best_epoch": 3, "val_accuracy": 0.75, "val_loss": 0.5}
 ROWS = [
     Row("0000", ADAM, record.COMPLETED, "all epochs", 5, **BEST, seconds=1.25),
-    Row("0001", SGD, record.STOPPED, "by ASHA at epoch 2", 2, 1, 0.625, 0.875, 0.5),
+    Row("0001", SGD, record.STOPPED, "by ASHA at epoch 2", 2, 1, 0.625, 0.875, 0.5, rung=2),
     Row("0002", ADAM, record.DIVERGED, "loss is nan in epoch 1", 1, seconds=0.25),
     Row("0003", SGD, record.FAILED, 'OSError: a "quoted", cause', 0),
     Row("0004", ADAM),

@@ -1,4 +1,4 @@
-"""ASHA: its rungs, its decisions, and that a restart changes neither."""
+"""Ray's scheduler with ASHA: its rungs, its decisions, and that a restart changes neither."""
 
 import math
 import random
@@ -13,8 +13,9 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from search import record
-from search.scheduler import Asha
+from search.scheduler import Scheduler
 from search.space import Budget, Objective
+from search.stopping import RULES
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 NAMES = count()
@@ -34,30 +35,22 @@ class Run:
 
     def __init__(self, folder: Path, budget: Budget = BUDGET, metric: str = "val_accuracy") -> None:
         self.record = record.read(folder)
-        self.asha = Asha(budget, Objective(metric), self.record)
-
-    def add(self, *names: str) -> None:
-        """Tell of new trials."""
-        for name in names:
-            self.asha.on_trial_add(None, trial(name))
+        self.scheduler = Scheduler(RULES["asha"](budget, Objective(metric)), self.record)
 
     def report(self, name: str, epoch: int, objective: float, ending: str = "") -> str:
         """The decision on one epoch of a trial."""
-        result = {"epoch": epoch, "objective": objective, "ending": ending}
-        decision = self.asha.on_trial_result(None, trial(name), result)
+        last = {"last_val_accuracy": objective, "last_val_loss": objective}
+        result = {"epoch": epoch, "objective": objective, "ending": ending, **last}
+        decision = self.scheduler.on_trial_result(None, trial(name), result)
         value = objective if math.isfinite(objective) else None
+        result |= dict.fromkeys(["objective", *last], value)
         best = {"best_epoch": 1, "val_accuracy": value, "val_loss": value, "seconds": 1.0}
         self._note(name, "started", parameters={})
-        self._note(name, "epoch", metrics={**result, "objective": value, **best}, rung=self.asha.stopped.get(name))
+        self._note(name, "epoch", metrics={**result, **best}, rung=self.scheduler.stopped.get(name))
         return decision
 
     def _note(self, name: str, event: str, **facts: Any) -> None:
         self.record.note({"event": event, "trial": name, "at": 0.0, **facts})
-
-    @property
-    def rungs(self) -> dict[float, dict[str, float]]:
-        """Rung → trial → what it had there."""
-        return dict(self.asha._rungs)
 
 
 def trial(name: str) -> Trial:
@@ -75,21 +68,19 @@ def path(tmp_path: Path) -> Path:
     ("budget", "epochs"),
     [
         (BUDGET, [1, 3, 9]),
-        (Budget(trials=30, epochs=20, first_rung=2, reduction_factor=3), [2, 6, 18]),
+        (Budget(trials=30, epochs=20, first_rung=2, reduction_factor=3), [2, 6, 18, 20]),
         (Budget(trials=4, epochs=8, first_rung=1, reduction_factor=2), [1, 2, 4, 8]),
         (Budget(trials=4, epochs=2, first_rung=5, reduction_factor=3), [2]),
     ],
 )
 def test_rungs_are_where_the_budget_says(path: Path, budget: Budget, epochs: list[int]) -> None:
     """Trials would be stopped earlier or later than the space declares, or where their best weights lie in no file."""
-    assert sorted(Run(path, budget).rungs) == epochs
-    assert budget.rungs == tuple(sorted({*epochs, budget.epochs}))
+    assert [*Run(path, budget).scheduler.rule.rungs, budget.epochs] == epochs
 
 
 def test_a_rung_lets_the_good_go_on_and_stops_the_bad(path: Path) -> None:
     """Hopeless trials would use up the budget, or promising ones be lost."""
     run = Run(path)
-    run.add("a", "b", "bad", "good")
     decisions = [
         run.report("a", 1, 0.5),
         run.report("b", 1, 0.4),
@@ -98,14 +89,13 @@ def test_a_rung_lets_the_good_go_on_and_stops_the_bad(path: Path) -> None:
     ]
 
     assert decisions == [CONTINUE, STOP, STOP, CONTINUE]
-    assert run.asha.stopped == {"b": 1, "bad": 1}
+    assert run.scheduler.stopped == {"b": 1, "bad": 1}
     assert run.report("good", 2, 0.0) == CONTINUE, "epoch 2 is no rung"
 
 
 def test_a_loss_is_better_the_lower_it_is(path: Path) -> None:
     """With `val_loss` as objective the worst trials would go on."""
     run = Run(path, metric="val_loss")
-    run.add("a", "bad", "good")
 
     assert [run.report("a", 1, 0.5), run.report("bad", 1, 2.0), run.report("good", 1, 0.1)] == [
         CONTINUE,
@@ -118,34 +108,30 @@ def test_a_loss_is_better_the_lower_it_is(path: Path) -> None:
 def test_a_trial_that_ends_by_itself_is_never_stopped(path: Path, ending: str) -> None:
     """Its own end would be recorded as ASHA's, and a converged trial told to Optuna as PRUNED."""
     run = Run(path)
-    run.add("a", "b")
     run.report("a", 3, 0.9)
 
     assert run.report("b", 3, 0.1, ending) == CONTINUE
     assert run.report("b", BUDGET.epochs, 0.1, ending) == CONTINUE
-    assert run.asha.stopped == {}
+    assert run.scheduler.stopped == {}
 
 
 def test_not_a_number_enters_no_rung(path: Path) -> None:
     """One diverged trial would make the cutoff not-a-number, which nothing is below: nobody would be stopped."""
     run = Run(path)
-    run.add("good", "diverged", "bad")
     run.report("good", 1, 0.9)
 
     assert run.report("diverged", 1, float("nan"), "diverged: loss is nan in epoch 1") == CONTINUE
-    assert run.rungs[1] == {"good": 0.9}
     assert run.report("bad", 1, 0.1) == STOP
 
 
 def test_a_finished_trial_stays_in_its_rungs(path: Path) -> None:
     """Later trials would meet empty rungs, or the last epoch fill a rung that it did not reach."""
     run = Run(path)
-    run.add("a", "b")
     run.report("a", 1, 0.9)
-    run.asha.on_trial_complete(SimpleNamespace(), trial("a"), {"epoch": 4, "objective": 0.95, "ending": "converged"})
+    run.report("a", 3, 0.95, "converged")
 
-    assert run.rungs == {9: {}, 3: {}, 1: {"a": 0.9}}
     assert run.report("b", 1, 0.1) == STOP
+    assert run.report("c", 3, 0.1) == CONTINUE, "a ended with epoch 3, which is no comparison"
 
 
 def stream(seed: int, trials: int) -> Iterator[tuple[str, int, float]]:
@@ -168,16 +154,12 @@ def stream(seed: int, trials: int) -> Iterator[tuple[str, int, float]]:
 def decisions(folder: Path, restart_after: int | None) -> list[tuple[str, int, str]]:
     """What ASHA decides on a stream; with a restart, from the record as it is then."""
     folder.mkdir()
-    run, seen, found = Run(folder), set[str](), []
+    run, found = Run(folder), []
     for position, (name, epoch, objective) in enumerate(stream(0, 24)):
         if position == restart_after:
             run = Run(folder)
-            run.add(*sorted(seen))
         if name in run.record.rows and run.record.rows[name].state != record.RUNNING:
             continue
-        if name not in seen:
-            run.add(name)
-            seen.add(name)
         found.append((name, epoch, run.report(name, epoch, objective)))
     return found
 
@@ -196,41 +178,38 @@ def test_a_restart_changes_no_decision(tmp_path: Path) -> None:
 @pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
 def test_rungs_survive_a_kill_right_after_a_decision(path: Path, metric: str) -> None:
     """The last trials before a kill would be missing from the rungs, or be stopped without a reason in the record."""
+    up = metric == "val_accuracy"
     run = Run(path, metric=metric)
-    run.add("a", "b", "c", "d")
     run.report("a", 1, 0.5)
-    run.report("b", 1, 0.1 if metric == "val_accuracy" else 0.9)
-    run.report("c", 1, 0.5, "converged")
+    run.report("b", 1, 0.1 if up else 0.9)
+    run.report("c", 1, 1.0 if up else 0.0, "converged")
     run.report("d", 2, float("nan"), "diverged: loss is nan in epoch 2")
     restored = Run(path, metric=metric)
 
-    assert restored.rungs == run.rungs
-    assert set(restored.rungs[1]) == {"a", "b"}
     assert (restored.record.rows["b"].state, restored.record.rows["b"].reason) == ("stopped", "by ASHA at epoch 1")
+    assert restored.record.rows["b"].rung == 1
+    assert restored.report("e", 1, 0.49 if up else 0.51) == CONTINUE, "it is among the best third of a and b"
+    assert restored.report("f", 1, 0.2 if up else 0.8) == STOP
 
 
-def test_a_trial_that_goes_on_is_not_in_its_rungs_twice(path: Path) -> None:
-    """A trial that reports its last epoch again would be compared with itself, or fill a rung with late figures."""
+def test_a_trial_that_goes_on_is_judged_once(path: Path) -> None:
+    """A trial that tells of its last epoch again would be compared there with those that came later."""
     run = Run(path)
-    run.add("a")
-    for epoch, objective in ((1, 0.5), (2, 0.6), (3, 0.7), (4, 0.8)):
-        run.report("a", epoch, objective)
+    run.report("a", 1, 0.5)
+    run.report("better", 1, 0.9)
     again = Run(path)
-    again.add("a")
-    for epoch, objective in ((2, 0.6), (3, 0.7), (4, 0.8), (5, 0.9)):
-        assert again.report("a", epoch, objective) == CONTINUE
 
-    assert again.rungs == {9: {}, 3: {"a": 0.7}, 1: {"a": 0.5}}
+    assert again.report("a", 1, 0.5) == CONTINUE
+    assert again.report("b", 1, 0.5) == STOP
 
 
 def test_a_failure_enters_no_rung(path: Path) -> None:
     """A trial that raised an error would count as one that reached epoch 0, with not-a-number."""
     run = Run(path)
-    run.add("a")
     result = {"epoch": 0, "objective": float("nan"), "failure": "ValueError: no", "traceback": ""}
 
-    assert run.asha.on_trial_result(None, trial("a"), result) == CONTINUE
-    assert run.rungs == {9: {}, 3: {}, 1: {}}
+    assert run.scheduler.on_trial_result(None, trial("a"), result) == CONTINUE
+    assert run.report("b", 1, 0.1) == CONTINUE
 
 
 def controller(pending: Mapping[str, str | None], live: Set[str]) -> Any:
@@ -255,19 +234,19 @@ def test_nothing_starts_while_the_search_pauses(path: Path) -> None:
     run = Run(path)
     waiting = controller({"0004": None}, live=set())
 
-    assert run.asha.choose_trial_to_run(waiting).config["trial"] == "0004"
-    run.asha.pausing = True
-    assert run.asha.choose_trial_to_run(waiting) is None
+    assert run.scheduler.choose_trial_to_run(waiting).config["trial"] == "0004"
+    run.scheduler.pausing = True
+    assert run.scheduler.choose_trial_to_run(waiting) is None
 
 
 def test_a_process_is_not_used_again_while_the_search_pauses(path: Path) -> None:
     """Tune would give it to a trial that waits, which would begin after Ctrl-C."""
     run, tune = Run(path), SimpleNamespace()
 
-    run.asha.on_trial_complete(tune, trial("0004"), {})
+    run.scheduler.on_trial_complete(tune, trial("0004"), {})
     assert tune._reuse_actors
-    run.asha.pausing = True
-    run.asha.on_trial_complete(tune, trial("0005"), {})
+    run.scheduler.pausing = True
+    run.scheduler.on_trial_complete(tune, trial("0005"), {})
     assert not tune._reuse_actors
 
 
@@ -275,6 +254,6 @@ def test_a_process_that_starts_is_not_given_up_for_one_that_is_free(path: Path) 
     """Where trials end more often than a process takes to start, a node that joins would never have a trial."""
     run = Run(path)
 
-    assert run.asha.choose_trial_to_run(controller({"0004": "starts"}, live={"starts"})) is None
+    assert run.scheduler.choose_trial_to_run(controller({"0004": "starts"}, live={"starts"})) is None
     waiting = controller({"0004": "starts", "0006": None, "0005": "has no place"}, live={"starts"})
-    assert run.asha.choose_trial_to_run(waiting).config["trial"] == "0005"
+    assert run.scheduler.choose_trial_to_run(waiting).config["trial"] == "0005"

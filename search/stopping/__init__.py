@@ -1,0 +1,9 @@
+"""When a trial stops for the sake of others: the rules by name, one file each."""
+
+from collections.abc import Mapping
+
+from search.stopping.asha import Asha
+from search.stopping.none import Never
+from search.stopping.rule import Rule
+
+RULES: Mapping[str, type[Rule]] = {"asha": Asha, "none": Never}

@@ -1,0 +1,140 @@
+"""What every stopping rule keeps to: a contract over all of them, and what each one is for."""
+
+import math
+import random
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from search.record import Point
+from search.space import METRICS, Budget, Objective
+from search.stopping import RULES
+from search.stopping.rule import Curve, Rule
+
+BUDGET = Budget(trials=40, epochs=16, first_rung=2, reduction_factor=3)
+Values = Mapping[int, float]
+
+
+def point(value: float, metric: str) -> Point:
+    """One epoch at which accuracy and loss say the same, the best so far too."""
+    return Point(value if metric == "val_accuracy" else 1 - value, value, 1 - value)
+
+
+def curve(values: Values, metric: str = "val_accuracy", by_itself: bool = False) -> Curve:
+    """A trial by its accuracies."""
+    return Curve({epoch: point(value, metric) for epoch, value in values.items()}, by_itself)
+
+
+def stream(seed: int, trials: int = BUDGET.trials) -> Iterator[tuple[int, int, float]]:
+    """Trials whose curves rise to different heights, four at a time: trial, epoch, accuracy."""
+    numbers = random.Random(seed)  # noqa: S311
+    heights = [numbers.random() for _ in range(trials)]
+    waiting, running = list(range(trials)), dict[int, int]()
+    while waiting or running:
+        while waiting and len(running) < 4:
+            running[waiting.pop(0)] = 0
+        one = numbers.choice(sorted(running))
+        running[one] += 1
+        if (epoch := running[one]) == BUDGET.epochs:
+            del running[one]
+        yield one, epoch, heights[one] * (1 - 0.7**epoch)
+
+
+def decided(rule: Rule, metric: str, seed: int = 0) -> tuple[dict[int, int], dict[int, int]]:
+    """What a rule decides on a stream: trial → its last epoch, and those of them that it stopped."""
+    known: dict[int, dict[int, float]] = {}
+    stopped: dict[int, int] = {}
+    for one, epoch, value in stream(seed):
+        if one in stopped:
+            continue
+        known.setdefault(one, {})[epoch] = value
+        if epoch in rule.rungs and epoch < BUDGET.epochs:
+            others = [
+                curve(values, metric, by_itself=max(values) == BUDGET.epochs)
+                for other, values in known.items()
+                if other != one
+            ]
+            if rule.stops(curve(known[one], metric), others):
+                stopped[one] = epoch
+    return {one: max(values) for one, values in known.items()}, stopped
+
+
+@pytest.fixture(params=RULES)
+def name(request: pytest.FixtureRequest) -> str:
+    """Each rule."""
+    return str(request.param)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_somebody_reaches_the_end(name: str, metric: str) -> None:
+    """A search would end without a model that was trained to its end."""
+    for seed in range(5):
+        last, _ = decided(RULES[name](BUDGET, Objective(metric)), metric, seed)
+        assert BUDGET.epochs in last.values()
+
+
+def test_the_first_trial_goes_on(name: str) -> None:
+    """Nobody is there to compare it with."""
+    rule = RULES[name](BUDGET, Objective())
+    for epoch in rule.rungs:
+        assert not rule.stops(curve(dict.fromkeys(range(1, epoch + 1), 0.0)), [])
+
+
+def test_a_maximum_and_a_minimum_are_alike(name: str) -> None:
+    """With `val_loss` as objective other trials would be stopped."""
+    high = decided(RULES[name](BUDGET, Objective("val_accuracy")), "val_accuracy")
+    low = decided(RULES[name](BUDGET, Objective("val_loss")), "val_loss")
+
+    assert high == low
+
+
+def test_equals_are_not_stopped(name: str) -> None:
+    """All trials of a data set on which nothing learns would be stopped but for the first."""
+    rule = RULES[name](BUDGET, Objective())
+    for epoch in rule.rungs:
+        same = curve(dict.fromkeys(range(1, epoch + 1), 0.5))
+        assert not rule.stops(same, [same] * 9)
+
+
+def test_nothing_is_remembered(name: str) -> None:
+    """A search that goes on would decide otherwise than one that was never interrupted."""
+    rule = RULES[name](BUDGET, Objective())
+    first = decided(rule, "val_accuracy")
+
+    assert decided(rule, "val_accuracy") == first
+    assert decided(RULES[name](BUDGET, Objective()), "val_accuracy") == first
+
+
+def test_trials_that_diverged_count_for_nothing(name: str) -> None:
+    """One not-a-number would make every comparison false."""
+    rule = RULES[name](BUDGET, Objective())
+    gone = [Curve({}, by_itself=True), Curve({1: Point(0.9, 0.9, math.nan)}, by_itself=True)]
+    for epoch in rule.rungs:
+        good, bad = (curve(dict.fromkeys(range(1, epoch + 1), value)) for value in (0.9, 0.1))
+        others = [curve(dict.fromkeys(range(1, epoch + 1), 0.5))] * 9
+        assert not rule.stops(good, [*others, *gone])
+        assert rule.stops(bad, [*others, *gone]) == rule.stops(bad, others)
+
+
+def test_the_rungs_lie_within_the_budget(name: str) -> None:
+    """A decision would never come, or at an epoch at which the best weights are on no disk."""
+    for epochs in (1, 2, 3, 16, 100):
+        rungs = RULES[name](Budget(4, epochs, first_rung=2), Objective()).rungs
+        assert list(rungs) == sorted(set(rungs))
+        assert all(1 <= rung < epochs for rung in rungs)
+
+
+def test_no_rule_stops_nobody() -> None:
+    """Who wants every curve to its end gets some of them."""
+    last, stopped = decided(RULES["none"](BUDGET, Objective()), "val_accuracy")
+
+    assert stopped == {}
+    assert set(last.values()) == {BUDGET.epochs}
+
+
+def test_asha_keeps_about_a_third() -> None:
+    """It would hardly save epochs, or stop what would have won."""
+    _, stopped = decided(RULES["asha"](BUDGET, Objective()), "val_accuracy")
+
+    assert 0.5 * BUDGET.trials < len(stopped) < 0.9 * BUDGET.trials
+    assert set(stopped.values()) == {2, 6}
