@@ -246,8 +246,25 @@ def conclusion(
 def tested(metrics: Mapping[str, Any]) -> str:
     """The winner's accuracy on the test images; one class of many images does not hide the others."""
     balanced, never = metrics["balanced_accuracy"], missed(metrics["classes"], metrics["recall"])
-    accuracy = f"test accuracy of trial {metrics['trial']}: {metrics['test_accuracy']:.4f}"
-    return f"{accuracy}, balanced over the classes {balanced:.4f}" + (f"; {never}" if never else "")
+    accuracy = f"test accuracy of {model(metrics)}: {metrics['test_accuracy']:.4f}"
+    found = f"{accuracy}, balanced over the classes {balanced:.4f}" + (f"; {never}" if never else "")
+    return f"{found}; {alone(metrics)}" if "soup" in metrics else found
+
+
+def model(metrics: Mapping[str, Any]) -> str:
+    """What the exported model is, in a few words."""
+    if "soup" not in metrics:
+        return f"trial {metrics['trial']}"
+    return f"the mean of trials {', '.join(metrics['soup']['trials'])}"
+
+
+def alone(metrics: Mapping[str, Any]) -> str:
+    """What the best trial of a mean has by itself, in a few words."""
+    figures = metrics["soup"]["alone"]
+    return (
+        f"validation accuracy {metrics['val_accuracy']:.4f} (trial {metrics['trial']} alone: "
+        f"{figures['val_accuracy']:.4f}, on the test images {figures['test_accuracy']:.4f})"
+    )
 
 
 def missed(classes: Sequence[str], recalls: Sequence[float | None]) -> str:

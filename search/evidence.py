@@ -54,6 +54,11 @@ class Answers:
         return counts
 
     @property
+    def accuracy(self) -> float:
+        """The share of the images that are right."""
+        return float((self.predicted == self.labels).mean())
+
+    @property
     def loss(self) -> float:
         """The mean cross-entropy, in nats."""
         picked = self.probabilities[np.arange(len(self.labels)), self.labels]

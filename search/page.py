@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from search import charts, findings
-from search.console import averaged, described, missed
+from search.console import alone, averaged, described, missed, model
 from search.findings import Findings
 from search.ranking import Confirmed, confirmed
 from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Row
@@ -214,9 +214,12 @@ def _failures(found: Findings) -> list[str]:
     classes, counts = tested["classes"], tested["confusion_matrix"]
     images = sum(map(sum, counts))
     error = findings.margin(tested["test_accuracy"], images)
-    text = f"Trial {tested['trial']} on {images} test images that no trial has seen: accuracy "
+    said = model(tested)
+    text = f"{said[0].upper()}{said[1:]} on {images} test images that no trial has seen: accuracy "
     text += f"{tested['test_accuracy']:.4f} ± {error:.4f} (one standard error), balanced over the classes (the mean "
     text += f"of their recall) {findings.balanced(counts):.4f}."
+    if "soup" in tested:
+        text += f" The model is a mean of weights, with {alone(tested)}."
     figures = [(name, *row) for name, row in zip(classes, findings.per_class(counts), strict=True)]
     never = missed(classes, [recall for _, _, recall, *_ in figures])
     figures.sort(key=lambda row: (row[3] is not None, row[3]))

@@ -81,6 +81,12 @@ SETTINGS: Mapping[str, Setting] = {
     "confirm": Setting(
         "best configurations that are run again with other seeds at the end; 0: none", 0, low=0, high=100
     ),
+    "soup": Setting(
+        "best trials of whose weights the model may be the mean, where that is better; 0: the winner's alone",
+        0,
+        low=0,
+        high=100,
+    ),
     "sampler": Setting("who proposes configurations", "tpe", choices=("tpe", "random", "qmc", "gp")),
     "stopping": Setting("which trials stop for the sake of others", "asha", choices=("asha", "none")),
     "unfreeze_depth": Setting("blocks trained, counted from the top; 0: the head alone", 0, low=0, searchable=True),

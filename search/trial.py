@@ -3,15 +3,14 @@
 Knows nothing of Ray: a test runs a whole trial by calling `train`.
 """
 
+import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from search import features
 from search.backbones import Source
@@ -137,25 +136,29 @@ class Exported:
 
     Args:
         figures: `test_accuracy`, `test_loss` and `confusion_matrix` (rows: true class, columns: predicted), of the file
-            as plain Keras loads it; `model_bytes`, and `latency_ms`: what one image takes, on `latency_on`.
-        network: the trial's, with the same weights.
+            as plain Keras loads it; `model_bytes`, and `latency_ms`: what one image takes, on `latency_on`. Where it
+            is the mean of several trials, also its `val_accuracy`, and `soup`: their `trials`, and what the best of
+            them has `alone`.
         model: as plain Keras loads it.
         answering: the same, giving more; see `evidence.answering`.
         tested: what it says of the test images.
     """
 
     figures: dict[str, Any]
-    network: "Network"
     model: "keras.Model"
     answering: "keras.Model"
     tested: "Answers"
 
 
-def export(configuration: Configuration, folder: Path, epoch: int) -> Exported:
+def export(
+    configuration: Configuration, folder: Path, epoch: int, others: Sequence[tuple[Configuration, int]] = ()
+) -> Exported:
     """Write the winner's model, `model.keras`, and evaluate it once on the test split.
 
     Args:
         epoch: the trial's best one, whose weights are meant.
+        others: trials with their best epochs whose weights are averaged with the winner's where that makes the
+            objective better; the better ones first. One whose weights are not there is left out.
 
     Raises:
         CheckpointError: the weights are gone, damaged, or not those of the best epoch.
@@ -165,34 +168,84 @@ def export(configuration: Configuration, folder: Path, epoch: int) -> Exported:
     from search import evidence, machine
 
     path = folder / "model.keras"
-    network, whole = _best(configuration, epoch)
+    _, whole = _best(configuration, epoch)
     whole.save(path)
     model = keras.models.load_model(path)
-    answering, read = evidence.answering(model), features.images(configuration.place, "test", 0)
-    size, labels = configuration.number("batch_size"), configuration.place.labels["test"]
-    tested = evidence.answers(answering, read, labels, size)
+    answering, size = evidence.answering(model), configuration.number("batch_size")
+
+    def asked(split: str) -> "Answers":
+        place = configuration.place
+        return evidence.answers(answering, features.images(place, split, 0), place.labels[split], size)
+
+    tested = asked("test")
+    about = _mixed(configuration, others, model, lambda: asked("val")) if others else {}
+    if about:
+        about["soup"]["alone"] |= {"test_accuracy": tested.accuracy}
+        model.save(path)
+        tested = asked("test")
+    first = features.images(configuration.place, "test", 0)(slice(0, 1))
     figures = {
-        "test_accuracy": float(np.trace(tested.confusion) / len(labels)),
+        "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,
         "confusion_matrix": tested.confusion.tolist(),
         "model_bytes": path.stat().st_size,
-        "latency_ms": _latency_ms(lambda: answering.predict_on_batch(read(slice(0, 1)))),
+        "latency_ms": _latency_ms(lambda: answering.predict_on_batch(first)),
         "latency_on": "GPU" if machine.gpu_memory() else "CPU",
+        **about,
     }
-    return Exported(figures, network, model, answering, tested)
+    return Exported(figures, model, answering, tested)
 
 
-def show_winner(configuration: Configuration, exported: Exported, folder: Path) -> None:
-    """Write what shows how the winner works: into its run `best`, and into its folder; see `evidence`."""
+def _mixed(
+    configuration: Configuration,
+    others: Sequence[tuple[Configuration, int]],
+    model: "keras.Model",
+    judged: Callable[[], "Answers"],
+) -> dict[str, Any]:
+    """Give a model the mean of its own weights and of those of other trials that make it better; say which these are.
+
+    Args:
+        model: with the weights of `configuration`.
+        judged: what the model says of the validation images.
+    """
+    from search import soup
+    from search.errors import CheckpointError
+
+    up = configuration.objective.metric != "val_loss"
+
+    def judge(weights: Sequence[Any]) -> tuple[float, float]:
+        model.set_weights(weights)
+        answers = judged()
+        return (answers.accuracy, -answers.loss) if up else (-answers.loss, answers.accuracy)
+
+    def candidates() -> Iterator[tuple[str, list[Any]]]:
+        for other, epoch in others:
+            with contextlib.suppress(CheckpointError):
+                yield other.trial, _best(other, epoch)[1].get_weights()
+
+    alone = configuration.trial, model.get_weights()
+    accuracy = judged().accuracy
+    mixed = soup.greedy(alone, candidates(), judge)
+    model.set_weights(mixed.weights)
+    if len(mixed.names) == 1:
+        return {}
+    found = mixed.value[0] if up else mixed.value[1]
+    return {"val_accuracy": found, "soup": {"trials": list(mixed.names), "alone": {"val_accuracy": accuracy}}}
+
+
+def show_tested(configuration: Configuration, exported: Exported, folder: Path) -> None:
+    """Write what the exported model makes of the test images: into the winner's run `best`, and into its folder.
+
+    It must come before `show`, which gives the model other weights.
+    """
     from search import evidence
 
     place, run = configuration.place, configuration.tensorboard / "best"
     evidence.write_tested(place, exported.model, exported.tested, folder=folder, run=run)
-    _show(configuration, exported.network, exported)
 
 
 def show(configuration: Configuration, epoch: int, exported: Exported) -> None:
-    """Write what shows how another of the best trials works, into its run `best`; see `evidence`.
+    """Write what shows how one of the best trials works, into its run `best`; see `evidence`.
 
     Args:
         epoch: as of `export`.
@@ -201,14 +254,10 @@ def show(configuration: Configuration, epoch: int, exported: Exported) -> None:
     Raises:
         CheckpointError: as of `export`.
     """
-    network, whole = _best(configuration, epoch)
-    exported.model.set_weights(whole.get_weights())
-    _show(configuration, network, exported)
-
-
-def _show(configuration: Configuration, network: "Network", exported: Exported) -> None:
     from search import evidence
 
+    network, whole = _best(configuration, epoch)
+    exported.model.set_weights(whole.get_weights())
     place, run = configuration.place, configuration.tensorboard / "best"
     labels, read = place.labels["val"][: evidence.PROJECTED], features.images(place, "val", 0)
     shown = evidence.answers(exported.answering, read, labels, configuration.number("batch_size"))

@@ -86,7 +86,8 @@ def run(
             return Outcome(best, failed, interrupted=True, metrics={})
         if not best:
             raise NoUsableTrialError(_no_model(request, record, recorder.late))
-        metrics = winner.write_figures(request, record, *winner.export_best(exporter, record, best, display))
+        mixed = int(str(request.space.settings["soup"]))
+        metrics = winner.write_figures(request, record, *winner.export_best(exporter, record, best, display, mixed))
         return Outcome(best, failed, interrupted=False, metrics=metrics)
     finally:
         cluster.close()

@@ -37,7 +37,7 @@ class Exporter:
             self._start({"num_cpus": 0})
 
     def export(
-        self, row: Row, others: Sequence[Row], tell: Callable[[str], None]
+        self, row: Row, mixed: Sequence[Row], others: Sequence[Row], tell: Callable[[str], None]
     ) -> tuple[dict[str, Any], dict[str, str]]:
         """Write the model of a trial; see `Export.export`. Where process or node will not do, another one tries it."""
         left = self._request.space.max_failures
@@ -45,7 +45,9 @@ class Exporter:
             if not self._process:
                 self._start({"num_cpus": self._request.cpus_per_trial, "num_gpus": self._request.gpus_per_trial})
             try:
-                exported: tuple[dict[str, Any], dict[str, str]] = ray.get(self._process.export.remote(row, others))
+                exported: tuple[dict[str, Any], dict[str, str]] = ray.get(
+                    self._process.export.remote(row, mixed, others)
+                )
             except RayTaskError as error:
                 if not isinstance(error.cause, NodeError):
                     raise
@@ -65,13 +67,20 @@ class Exporter:
 
 
 def export_best(
-    exporter: Exporter, record: Record, rows: Sequence[Row], display: Display
+    exporter: Exporter, record: Record, rows: Sequence[Row], display: Display, mixed: int
 ) -> tuple[Row, dict[str, Any]]:
-    """Export the best trial whose weights are there: those of one that was cut off may be older than its best epoch."""
+    """Export the best trial whose weights are there: those of one that was cut off may be older than its best epoch.
+
+    Args:
+        rows: the trials that can win, best first.
+        mixed: of how many of them the model may be the mean.
+    """
     record.best.mkdir(parents=True, exist_ok=True)
     for place, row in enumerate(rows):
         try:
-            figures, unshown = exporter.export(row, runners_up(rows[place:]), display.tell)
+            figures, unshown = exporter.export(
+                row, rows[place + 1 : place + mixed], runners_up(rows[place:]), display.tell
+            )
         except CheckpointError as error:
             display.tell(f"trial {row.trial} cannot be exported: {cause(error)}")
             continue

@@ -146,8 +146,12 @@ class Export:
 
         warm.backbone(request.source)
 
-    def export(self, row: Row, others: Sequence[Row]) -> tuple[dict[str, Any], dict[str, str]]:
+    def export(self, row: Row, mixed: Sequence[Row], others: Sequence[Row]) -> tuple[dict[str, Any], dict[str, str]]:
         """Write the model of a trial, and what shows how it and others work.
+
+        Args:
+            mixed: trials whose weights may make the model better, see `trial.export`.
+            others: trials that are shown beside it.
 
         Returns:
             The model's figures (see `trial.Exported`); and trial → why it cannot be shown.
@@ -161,15 +165,16 @@ class Export:
             nodes.demand_fit(request.question)
         best.mkdir(parents=True, exist_ok=True)
         configuration = self._configuration(row)
-        exported, unshown = trial.export(configuration, best, row.best_epoch or 0), {}
+        candidates = [(self._configuration(one), one.best_epoch or 0) for one in mixed]
+        exported, unshown = trial.export(configuration, best, row.best_epoch or 0, candidates), {}
         sent = [best.name]
         for one in (row, *others):
             try:
                 if one is row:
-                    trial.show_winner(configuration, exported, best)
+                    trial.show_tested(configuration, exported, best)
                 else:
                     configuration = self._configuration(one)
-                    trial.show(configuration, one.best_epoch or 0, exported)
+                trial.show(configuration, one.best_epoch or 0, exported)
                 sent.append((configuration.tensorboard / "best").relative_to(request.folder).as_posix())
             except Exception as error:  # noqa: BLE001 the model is there
                 traceback.print_exc()

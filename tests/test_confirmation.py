@@ -1,5 +1,6 @@
 """Confirming trials: which they are, that they follow from the record alone, and who wins by the mean over seeds."""
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from searches import rows, run, running, wait_for
+from searches import accuracy_of_the_model, rows, run, running, wait_for
 
-from search import confirmation, ranking, record, winner
+from search import confirmation, console, ranking, record, winner
 from search.confirmation import Confirmation
 from search.record import Record, Row
 from search.space import Budget, Float, Objective, Space
@@ -175,7 +176,20 @@ def test_a_seed_that_was_cut_off_does_not_count() -> None:
 @pytest.mark.slow
 def test_a_search_that_confirms(tmp_path: Path) -> None:
     """The trials are not run, lost with the command, stopped early, or the winner is not the one with the best mean."""
-    options = ["--space", "smoke", "--name", "sure", "--trials", "4", "--epochs", "30", "--set", "confirm=2"]
+    options = [
+        "--space",
+        "smoke",
+        "--name",
+        "sure",
+        "--trials",
+        "4",
+        "--epochs",
+        "30",
+        "--set",
+        "confirm=2",
+        "--set",
+        "soup=6",
+    ]
     search = tmp_path / "results" / "sure"
     with running(tmp_path, *options, "--set", "stop_patience=100") as process:
         wait_for(lambda: len(rows(search)) > 4 or None, process)
@@ -194,6 +208,11 @@ def test_a_search_that_confirms(tmp_path: Path) -> None:
     assert "mean of seeds" in done.stdout
     record_of = record.read(search)
     best = ranking.ranked(record_of.rows.values(), "val_accuracy")[0]
-    assert f"test accuracy of trial {best.trial}" in done.stdout
+    metrics = json.loads((search / "best" / "metrics.json").read_text())
+    mixed = metrics.get("soup", {"trials": [best.trial]})["trials"]
+    assert mixed[0] == metrics["trial"] == best.trial
+    assert set(mixed) <= {row["trial"] for row in found}
+    assert console.tested(metrics) in done.stdout
+    assert accuracy_of_the_model(search) == pytest.approx(metrics["test_accuracy"])
     means = ranking.confirmed(record_of.rows.values(), "val_accuracy")
     assert max(means.values(), key=lambda one: one.mean) == means[best.configuration]

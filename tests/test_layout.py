@@ -40,6 +40,7 @@ ORDER = (
     "searcher",
     "scheduler",
     "trial",
+    "soup",
     "evidence",
     "tensorboard",
     "ranking",

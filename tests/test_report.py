@@ -364,6 +364,22 @@ def test_the_page_of_a_finished_search_shows_the_test(made: Made) -> None:
     assert re.search(r"<cat>\n0\.7143\n0\.8333\n0\.7692\n6\n", shown.text), "the figures of the class are not there"
 
 
+def test_a_mean_of_trials_is_told_with_its_best_one(made: Made) -> None:
+    """The reader would take the figures of several trials' mean for those of one, or not see what the mean gained."""
+    figures = {
+        "val_accuracy": 0.9,
+        "soup": {"trials": ["0000", "0003"], "alone": {"val_accuracy": 0.85, "test_accuracy": 0.7}},
+    }
+    made.won(**figures)
+    shown = " ".join(Page(page.page(made.found())).text.split())
+    gain = "validation accuracy 0.9000 (trial 0000 alone: 0.8500, on the test images 0.7000)"
+    told = console.tested({**METRICS, "recall": [1.0], "balanced_accuracy": 0.8, "classes": ["cat"], **figures})
+
+    assert told == f"test accuracy of the mean of trials 0000, 0003: 0.8000, balanced over the classes 0.8000; {gain}"
+    assert "The mean of trials 0000, 0003 on 15 test images" in shown
+    assert f"The model is a mean of weights, with {gain}." in shown
+
+
 def test_a_class_that_is_never_found_is_named(made: Made) -> None:
     """With 194 images of one class and 6 of another, 0.97 is told of a model that knows one class alone."""
     counts = [[29, 0], [1, 0]]

@@ -20,7 +20,7 @@ import pytest
 from conftest import Toy
 from numpy.typing import NDArray
 
-from search import backbones, callbacks, checkpoint, features, model, probe, trial, warm
+from search import backbones, callbacks, checkpoint, evidence, features, model, probe, trial, warm
 from search.backbones import Source
 from search.data import silent
 from search.errors import CheckpointError, StorageError
@@ -262,7 +262,8 @@ def tiny(trials: Trials, toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> 
     state = whole.configuration.folder / "states" / f"{best + 1}.npz"
     resumed = trials.run("resumed", resume=state, epochs=whole.configuration.epochs)
     exported = trial.export(whole.configuration, folder, best)
-    trial.show_winner(whole.configuration, exported, folder)
+    trial.show_tested(whole.configuration, exported, folder)
+    trial.show(whole.configuration, best, exported)
     files = {split: [str(toy.folder / item) for item in toy.dataset.items[split]] for split in ("val", "test")}
     (folder / "asked.json").write_text(json.dumps({"model": str(folder / "model.keras"), "files": files}))
     command = [sys.executable, "-I", "-c", ELSEWHERE, "asked.json", "answer.json"]
@@ -913,6 +914,40 @@ def test_the_export_refuses_weights_of_another_epoch(head: Ran, tmp_path: Path) 
     with pytest.raises(CheckpointError, match=r"best\.npz does not hold the weights of epoch 99.*previous\.npz"):
         trial.export(head.configuration, tmp_path, 99)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_mean_of_several_trials_is_never_worse(head: Ran, trials: Trials, tmp_path: Path) -> None:
+    """The model would be exported with weights that do not give its figures, or be worse than the winner's own."""
+    ran = [trials.run(f"mixed {seed}", backbone=trials.small, seed=seed, epochs=2, **HEAD) for seed in (3, 4)]
+    gone = replace(ran[0].configuration, folder=tmp_path / "gone")
+    others = [(gone, 1), *((one.configuration, one.reports[-1]["best_epoch"]) for one in ran)]
+    best = head.reports[-1]["best_epoch"]
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "mixed").mkdir()
+    alone = trial.export(head.configuration, tmp_path / "alone", best)
+    mixed = trial.export(head.configuration, tmp_path / "mixed", best, others)
+
+    assert "soup" not in alone.figures
+    place = head.configuration.place
+    before, after = (evaluated(exported.model, place) for exported in (alone, mixed))
+    if "soup" not in mixed.figures:
+        assert after == before
+        return
+    assert mixed.figures["soup"]["trials"][0] == head.configuration.trial
+    assert mixed.figures["soup"]["alone"] == {
+        "val_accuracy": before[1],
+        "test_accuracy": alone.figures["test_accuracy"],
+    }
+    assert after[0] < before[0], "the loss, which is this trial's objective"
+    assert mixed.figures["val_accuracy"] == after[1]
+    network, _ = trial._best(head.configuration, best)
+    assert not np.array_equal(network.head.kernel, mixed.model.layers[-1].kernel)
+
+
+def evaluated(model: Any, place: Place) -> tuple[float, float]:
+    """Loss and accuracy of an exported model on the validation images."""
+    said = evidence.answers(evidence.answering(model), features.images(place, "val", 0), place.labels["val"], 32)
+    return said.loss, said.accuracy
 
 
 # the head's start
