@@ -30,6 +30,7 @@ FIXED = {
     "weight_decay": 1e-4,
     "dropout": 0.1,
     "batch_size": 32,
+    "warmup_epochs": 0.0,
     "plateau_patience": 2,
     "plateau_factor": 0.3,
     "stop_patience": EPOCHS,

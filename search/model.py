@@ -11,7 +11,6 @@ from search.backbones import Backbone, between, pool, prepared
 from search.batches import STEPS_PER_EXECUTION, Fitted, Split
 from search.cache import Array
 from search.features import IMAGES, Start
-from search.settings import Value
 
 LOSS = "sparse_categorical_crossentropy"
 
@@ -53,17 +52,46 @@ class Dropout(keras.layers.Layer):  # type: ignore[misc]
         return keras.ops.where(kept, x / (1.0 - keras.ops.cast(self.rate, x.dtype)), keras.ops.zeros_like(x))
 
 
+class Warmup:
+    """Warms an optimizer's rate up: it rises linearly over the first steps, whose number is a variable.
+
+    A high rate from the first step on destroys what a pretrained network knows before the moments of Adam, or the
+    velocities, are any good (Goyal et al. 2017, https://arxiv.org/abs/1706.02677).
+    """
+
+    def __init__(self) -> None:
+        self.warmup_steps = keras.Variable(0.0, trainable=False, name="warmup_steps")
+
+    def rate(self, learning_rate: Any, iterations: Any) -> Any:
+        """The rate of a step, from what it is once warm and the steps before."""
+        done = keras.ops.cast(iterations, "float32") + 1.0
+        return learning_rate * keras.ops.minimum(done / keras.ops.maximum(self.warmup_steps, 1.0), 1.0)
+
+
+class Adam(keras.optimizers.Adam):  # type: ignore[misc]
+    """Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980) that warms up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.warmup = Warmup()
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Move one variable."""
+        super().update_step(gradient, variable, self.warmup.rate(learning_rate, self.iterations))
+
+
 class Momentum(keras.optimizers.SGD):  # type: ignore[misc]
-    """Stochastic gradient descent whose momentum is a variable: another one needs no new trace."""
+    """Stochastic gradient descent that warms up. Its momentum is a variable: another one needs no new trace."""
 
     def __init__(self) -> None:
         super().__init__(momentum=0.9)  # not 0, for which Keras keeps no velocities
         self.momentum = keras.Variable(0.9, trainable=False, name="momentum")
+        self.warmup = Warmup()
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Move one variable; the formula is Keras's."""
         velocity = self.momentums[self._get_variable_index(variable)]
-        rate = keras.ops.cast(learning_rate, variable.dtype)
+        rate = keras.ops.cast(self.warmup.rate(learning_rate, self.iterations), variable.dtype)
         momentum = keras.ops.cast(self.momentum, variable.dtype)
         self.assign(velocity, velocity * momentum - keras.ops.cast(gradient, variable.dtype) * rate)
         self.assign_add(variable, velocity)
@@ -132,7 +160,7 @@ def thaw(fitted: Fitted, suffix: keras.Model) -> None:
 
 
 def _compile(fitted: Fitted, optimizer: str) -> tuple[Array | None, ...]:
-    made = Momentum() if optimizer == "sgd" else keras.optimizers.Adam()
+    made = Momentum() if optimizer == "sgd" else Adam()
     made.weight_decay = keras.Variable(0.0, trainable=False, name="weight_decay")
     made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     spread = {"jit_compile": False, "steps_per_execution": STEPS_PER_EXECUTION}
@@ -160,13 +188,16 @@ def _shape(backbone: Backbone, cut: int) -> tuple[int, ...]:
     return shape[-1:] if cut == len(backbone.blocks) else shape
 
 
-def reset(network: Network, parameters: Mapping[str, Value], seed: int, head: Sequence[Array] | None) -> None:
+def reset(
+    network: Network, parameters: Mapping[str, Any], seed: int, head: Sequence[Array] | None, *, steps: int
+) -> None:
     """Make all but the backbone's weights new for a trial.
 
     Args:
-        parameters: those that are variables: learning rate, weight decay, momentum, dropout.
+        parameters: those that are variables: learning rate and its warm-up, weight decay, momentum, dropout.
         seed: of the head's weights and of dropout.
         head: weights for it; `None`: drawn as Glorot and Bengio 2010 do, by the seed.
+        steps: of an epoch.
     """
     kernel, bias = network.head.kernel, network.head.bias
     first = [keras.initializers.GlorotUniform(seed)(kernel.shape), np.zeros(bias.shape, "float32")]
@@ -177,6 +208,7 @@ def reset(network: Network, parameters: Mapping[str, Value], seed: int, head: Se
     for variable, value in zip(network.fitted.optimizer.variables, network.fresh, strict=True):
         variable.assign(np.zeros(variable.shape, variable.dtype) if value is None else value)
     network.optimizer.learning_rate = parameters["learning_rate"]
+    network.optimizer.warmup.warmup_steps.assign(steps * parameters["warmup_epochs"])
     network.optimizer.weight_decay.assign(parameters["weight_decay"])
     if isinstance(network.optimizer, Momentum):
         network.optimizer.momentum.assign(parameters["momentum"])

@@ -6,6 +6,7 @@ random gradients into the pretrained layers and distort them before it has learn
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import keras
@@ -19,7 +20,7 @@ from search.features import Place
 from search.space import Objective
 
 EPOCHS = 50
-PARAMETERS = {"learning_rate": 1e-2, "weight_decay": 0.0, "dropout": 0.0}
+PARAMETERS = {"learning_rate": 1e-2, "warmup_epochs": 0.0, "weight_decay": 0.0, "dropout": 0.0}
 BATCH_SIZE = 128
 STEPS = 16  # an epoch has at least so many, where there are enough images
 
@@ -51,13 +52,13 @@ def head(source: Source, place: Place, objective: Objective) -> list[Array]:
 def _trained(source: Source, place: Place, objective: Objective) -> list[Array]:
     start = features.nearest(place, len(place.shapes))
     network = warm.network(source, 0, len(place.dataset.classes), "adam", start)
-    model.reset(network, PARAMETERS, place.seed, None)
+    size = max(1, min(BATCH_SIZE, len(place.labels["train"]) // STEPS))
+    model.reset(network, PARAMETERS, place.seed, None, steps=math.ceil(len(place.labels["train"]) / size))
     watched = {"monitor": objective.metric, "mode": objective.mode}
     steps = [
         keras.callbacks.ReduceLROnPlateau(patience=2, factor=0.3, min_delta=0.0, **watched),
         keras.callbacks.EarlyStopping(patience=6, restore_best_weights=True, **watched),
     ]
-    size = max(1, min(BATCH_SIZE, len(place.labels["train"]) // STEPS))
     feeder = batches.Feeder(start, place.labels, size, place.seed)
     batches.fit(network.fitted, feeder, 0, EPOCHS, steps)
     return [np.array(network.head.kernel), np.array(network.head.bias)]

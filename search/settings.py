@@ -92,6 +92,9 @@ SETTINGS: Mapping[str, Setting] = {
     "unfreeze_depth": Setting("blocks trained, counted from the top; 0: the head alone", 0, low=0, searchable=True),
     "learning_rate": Setting("the optimizer's first rate", 1e-3, low=0, high=100, above=True, searchable=True),
     "optimizer": Setting("what takes the steps", "adam", choices=("adam", "sgd"), searchable=True),
+    "warmup_epochs": Setting(
+        "epochs over which the rate rises to its first value", 0.0, low=0, high=1000, searchable=True
+    ),
     "momentum": Setting("of sgd", 0.9, low=0, high=1, searchable=True),
     "weight_decay": Setting("decoupled, per step and unit of rate; kernels only", 0.0, low=0, high=1, searchable=True),
     "dropout": Setting("share of features dropped before the head", 0.0, low=0, high=0.95, searchable=True),

@@ -291,5 +291,6 @@ def _network(configuration: Configuration, head: list[Any] | None) -> "tuple[Net
     start = features.nearest(place, len(place.shapes) - depth)
     optimizer, classes = str(configuration.parameters["optimizer"]), len(place.dataset.classes)
     network = warm.network(configuration.source, depth, classes, optimizer, start)
-    model.reset(network, configuration.parameters, configuration.seed, head)
+    steps = math.ceil(len(place.labels["train"]) / configuration.number("batch_size"))
+    model.reset(network, configuration.parameters, configuration.seed, head, steps=steps)
     return network, start

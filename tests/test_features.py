@@ -36,6 +36,7 @@ PARAMETERS = {
     "weight_decay": 1e-3,
     "dropout": 0.2,
     "batch_size": 16,
+    "warmup_epochs": 0.0,
     "plateau_patience": 2,
     "plateau_factor": 0.3,
     "stop_patience": 10,

@@ -40,6 +40,7 @@ PARAMETERS = {
     "weight_decay": 1e-3,
     "dropout": 0.3,
     "batch_size": 16,
+    "warmup_epochs": 0.0,
     "plateau_patience": 2,
     "plateau_factor": 0.25,
     "stop_patience": 3,
@@ -452,6 +453,22 @@ def test_decay_spares_biases_and_norms(trials: Trials) -> None:
     assert shrunk == {weight.path for weight in weights if weight.path.endswith("kernel")}
     for (path, old), (_, new) in zip(before, after, strict=True):
         np.testing.assert_allclose(new, old * (0.95 if path in shrunk else 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_the_rate_rises_over_the_first_steps(trials: Trials, optimizer: str) -> None:
+    """A high rate would destroy what the network knows before it has learned anything, or never be reached."""
+    parameters = {"optimizer": optimizer, "learning_rate": 0.5, "weight_decay": 0.0, "momentum": 0.0}
+    steps = math.ceil(len(trials.place(trials.small).labels["train"]) / PARAMETERS["batch_size"])
+    network, _ = untrained(trials, backbone=trials.small, unfreeze_depth=0, **parameters, warmup_epochs=4 / steps)
+    weights = network.fitted.trainable_variables
+    moved = []
+    for _ in range(6):
+        before = np.array(weights[0])
+        network.optimizer.apply([weight * 0 + 1 for weight in weights], weights)
+        moved.append(float((before - np.asarray(weights[0])).mean()))
+
+    np.testing.assert_allclose(moved, [0.125, 0.25, 0.375, 0.5, 0.5, 0.5], rtol=1e-3)
 
 
 @pytest.mark.parametrize("rate", [0.25, 0.5])

@@ -29,6 +29,7 @@ PARAMETERS = {
     "weight_decay": 1e-3,
     "dropout": 0.3,
     "batch_size": 16,
+    "warmup_epochs": 0.0,
     "plateau_patience": 2,
     "plateau_factor": 0.3,
     "stop_patience": 10,
@@ -133,7 +134,7 @@ def test_a_step_is_traced_once_for_each_depth_and_optimizer(trials: Trials, trac
     kinds = [{"unfreeze_depth": 0}, {"unfreeze_depth": 1, **SGD}]
     values = [
         {"learning_rate": 1e-3, "weight_decay": 0.0, "dropout": 0.0, "batch_size": 16},
-        {"learning_rate": 1e-2, "weight_decay": 1e-2, "dropout": 0.5, "batch_size": 7},
+        {"learning_rate": 1e-2, "weight_decay": 1e-2, "dropout": 0.5, "batch_size": 7, "warmup_epochs": 1.5},
         {"learning_rate": 1e-4, "weight_decay": 1e-4, "dropout": 0.0, "batch_size": 64, "momentum": 0.0},
     ]
     for kind in kinds:
@@ -147,7 +148,8 @@ def test_a_step_is_traced_once_for_each_depth_and_optimizer(trials: Trials, trac
 
 def test_the_values_that_cost_no_trace_count_all_the_same(trials: Trials) -> None:
     """A search would try many learning rates, and all of them would be the first one."""
-    changes = {"learning_rate": 1e-3, "weight_decay": 0.5, "dropout": 0.0, "batch_size": 8, "momentum": 0.5}
+    changes = {"learning_rate": 1e-3, "warmup_epochs": 1.0, "weight_decay": 0.5, "dropout": 0.0, "batch_size": 8}
+    changes["momentum"] = 0.5
     for kind in ({}, SGD):
         first = trials.run(**kind)
         for name, value in changes.items():
