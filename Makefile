@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: run test test-cluster soak check bench lock clean
+.PHONY: run test test-cluster soak check bench bench-quality lock clean
 
 run: .venv/ready
 	$(BIN)/python -m search.run --space finetune
@@ -33,6 +33,10 @@ check: .venv/ready
 # What the same work takes here and with other tools, e.g. make bench BENCH="--workload search --rounds 5"
 bench: .venv/bench
 	$(BIN)/python -m benchmarks.speed $(BENCH)
+
+# What searches find on recorded learning curves, e.g. make bench-quality BENCH="digits-few --seeds 100"
+bench-quality: .venv/ready
+	$(BIN)/python -m benchmarks.quality.compare $(BENCH)
 
 .venv/bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
