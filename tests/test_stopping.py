@@ -3,8 +3,10 @@
 import math
 import random
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 
 import pytest
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from search.record import Point
 from search.space import METRICS, Budget, Objective
@@ -138,3 +140,24 @@ def test_asha_keeps_about_a_third() -> None:
 
     assert 0.5 * BUDGET.trials < len(stopped) < 0.9 * BUDGET.trials
     assert set(stopped.values()) == {2, 6}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_asha_decides_as_rays_own(seed: int) -> None:
+    """Who asks for ASHA would get something like it."""
+    rays = AsyncHyperBandScheduler(
+        time_attr="epoch",
+        metric="objective",
+        mode="max",
+        max_t=BUDGET.epochs,
+        grace_period=BUDGET.first_rung,
+        reduction_factor=BUDGET.reduction_factor,
+    )
+    stopped: dict[int, int] = {}
+    for one, epoch, value in stream(seed):
+        if one in stopped or epoch == BUDGET.epochs:  # where it ends by itself, ours is not asked
+            continue
+        if rays._brackets[0].on_result(SimpleNamespace(trial_id=str(one)), epoch, value) == TrialScheduler.STOP:
+            stopped[one] = epoch
+
+    assert decided(RULES["asha"](BUDGET, Objective()), "val_accuracy", seed)[1] == stopped

@@ -47,8 +47,7 @@ def main() -> None:
     planes.sort(key=lambda one: -one[0].unfreeze_depth)
     began = time.monotonic()
     with ProcessPoolExecutor(options.processes, get_context("spawn"), max_tasks_per_child=4) as pool:
-        if planes:
-            pool.submit(_prepared, options.table, work).result()
+        pool.submit(_prepared, options.table, work).result()
         tasks = [pool.submit(_record, options.table, work, plane, rates) for plane, rates in planes]
         for count, task in enumerate(as_completed(tasks), start=1):
             print(f"{count}/{len(tasks)} {task.result()} {time.monotonic() - began:.0f} s", flush=True)
@@ -56,7 +55,7 @@ def main() -> None:
 
 
 def _prepared(name: str, work: Path) -> tuple[Any, Any]:
-    """The data set's place, with features at every cut, and its network; the statement of a process about both."""
+    """Where the features of the data set lie, at every cut of the grid, and what the network is made from."""
     with importing_keras(1):
         from search import backbones, cache, data, features, warm
 
@@ -105,7 +104,7 @@ def _test_features(place: Any, source: Any, depth: int) -> Any:
 
 
 def _trained(place: Any, source: Any, plane: Plane, rate: float, test: Any) -> dict[str, Any]:
-    """One configuration's curves: how many are right, the loss, the seconds of its epochs."""
+    """One configuration's curves: how many are right, the loss, the seconds that its epochs take of one CPU."""
     from search import features, trial, warm
 
     scratch = place.cache / "trials" / f"{place.dataset.fingerprint[:8]}-{_key(plane, rate)}"
@@ -120,11 +119,11 @@ def _trained(place: Any, source: Any, plane: Plane, rate: float, test: Any) -> d
     assert start.cut == len(place.shapes) - plane.unfreeze_depth, "the features of this cut are not kept"  # noqa: S101
     labels, counts = place.labels["test"], {split: len(place.labels[split]) for split in ("val", "test")}
     curve: dict[str, list[float]] = {"val": [], "loss": [], "test": [], "seconds": []}
-    before = time.monotonic()
+    before = time.process_time()
 
     def report(metrics: Any) -> None:
         nonlocal before
-        curve["seconds"].append(round(time.monotonic() - before, 4))
+        curve["seconds"].append(round(time.process_time() - before, 4))
         curve["val"].append(round(metrics["last_val_accuracy"] * counts["val"]))
         curve["loss"].append(metrics["last_val_loss"])
         right = 0
@@ -132,7 +131,7 @@ def _trained(place: Any, source: Any, plane: Plane, rate: float, test: Any) -> d
             answer = np.asarray(network.fitted.predict_on_batch(test[first : first + CHUNK]))
             right += int((answer.argmax(1) == labels[first : first + CHUNK]).sum())
         curve["test"].append(right)
-        before = time.monotonic()
+        before = time.process_time()
 
     trial.train(configuration, report)
     shutil.rmtree(scratch, ignore_errors=True)

@@ -68,7 +68,7 @@ class Table:
         about: what it was recorded with.
         planes: of the configurations, with their `rates`.
         curves: theirs, (configurations, epochs).
-        seconds: what an epoch of theirs takes, (configurations,).
+        seconds: that an epoch of theirs takes of one CPU, (configurations,).
         blocks: of the backbone.
     """
 
