@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.quality import record
 from benchmarks.quality import table as tables
 from benchmarks.quality.ours import Ours, Variant, declared
 from benchmarks.quality.replay import GO_ON, PAUSE, STOP, replay
@@ -187,3 +188,30 @@ def test_every_rival_searches(name: str) -> None:
     assert trace.best[-1] == max(trial.curves.val[trial.best - 1] for trial in trace.trials.values() if trial.best)
     assert ended
     assert (len(ended) < trials) == (name != "random")
+
+
+def test_a_table_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that was interrupted would train everything again, or write other curves than it had."""
+    for module in (tables, record):
+        monkeypatch.setattr(module, "TABLES", tmp_path / "tables")
+    about = {"images": {"val": 359, "test": 898}, "blocks": 7}
+    whole = {
+        "val": [*range(tables.EPOCHS)],
+        "test": [*range(tables.EPOCHS)],
+        "loss": [0.5] * tables.EPOCHS,
+        "seconds": [9.0, 1.0, 1.0],
+    }
+    diverged = {"val": [3, 2], "test": [4, 5], "loss": [1.0, math.nan], "seconds": [9.0, 2.0]}
+    one, other = ((Plane(depth, "sgd", 1e-4, 0.1), tables.RATES[3]) for depth in (0, 7))
+    assert record._known("made") == {}
+    record._save("made", {one: {**whole, **about}})
+    record._save("made", {**record._known("made"), other: {**diverged, **about}})
+    found = record._known("made")
+
+    assert list(found) == [one, other]
+    assert found[one] == {**whole, **about, "seconds": [1.0]}
+    assert (found[other]["val"], found[other]["test"]) == (
+        [3] + [0] * (tables.EPOCHS - 1),
+        [4] + [0] * (tables.EPOCHS - 1),
+    )
+    assert found[other]["seconds"] == [2.0]

@@ -1,10 +1,10 @@
 """Record a table of learning curves, with the project itself.
 
-    python -m benchmarks.quality.record digits --work FOLDER
+    python -m benchmarks.quality.record digits
 
 Every configuration of the table's grid is trained to its last epoch, by trials of the project without early stopping;
-for the benchmark alone, the network is evaluated on the test images after every epoch too. What is recorded stays in
-the work folder, so that the command goes on where it was interrupted; at the end it writes `tables/NAME.npz`.
+for the benchmark alone, the network is evaluated on the test images after every epoch too. The table grows by a plane
+at a time, and the command goes on where it was interrupted: only what `tables/NAME.npz` lacks is trained.
 """
 
 import os
@@ -12,13 +12,13 @@ import os
 os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow")
 
 import argparse
-import json
 import shutil
 import statistics
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from itertools import groupby
+from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.datasets import RECIPES
-from benchmarks.quality.table import EPOCHS, FIXED, Curves, Plane, Table, save
+from benchmarks.quality.table import EPOCHS, FIXED, TABLES, Curves, Plane, Table, load, save
 from search.machine import cpus
 from search.process import importing_keras
 from search.space import Objective
 
 CHUNK = 128
+Curve = dict[str, Any]
 
 
 def main() -> None:
@@ -41,17 +42,20 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/quality"), help="(default: build/quality)")
     parser.add_argument("--processes", type=int, default=cpus(), help="at a time (default: one for each CPU)")
     options = parser.parse_args()
-    work = options.work.absolute()
-    recipe = RECIPES[options.table]
-    planes = [(plane, [rate for _, rate in same]) for plane, same in groupby(recipe.grid, key=lambda one: one[0])]
-    planes.sort(key=lambda one: -one[0].unfreeze_depth)
+    work, grid = options.work.absolute(), RECIPES[options.table].grid
+    found = _known(options.table)
+    missing: dict[Plane, list[float]] = {}
+    for plane, rate in grid:
+        if (plane, rate) not in found:
+            missing.setdefault(plane, []).append(rate)
     began = time.monotonic()
     with ProcessPoolExecutor(options.processes, get_context("spawn"), max_tasks_per_child=4) as pool:
         pool.submit(_prepared, options.table, work).result()
-        tasks = [pool.submit(_record, options.table, work, plane, rates) for plane, rates in planes]
+        tasks = [pool.submit(_record, options.table, work, plane, rates) for plane, rates in missing.items()]
         for count, task in enumerate(as_completed(tasks), start=1):
-            print(f"{count}/{len(tasks)} {task.result()} {time.monotonic() - began:.0f} s", flush=True)
-    _save(options.table, work)
+            found |= task.result()
+            _save(options.table, {one: found[one] for one in grid if one in found})
+            print(f"{count} of {len(tasks)} planes, {time.monotonic() - began:.0f} s", flush=True)
 
 
 def _prepared(name: str, work: Path) -> tuple[Any, Any]:
@@ -71,22 +75,11 @@ def _prepared(name: str, work: Path) -> tuple[Any, Any]:
     return place, source
 
 
-def _record(name: str, work: Path, plane: Plane, rates: Sequence[float]) -> Plane:
-    """Record the configurations of a plane that are not recorded yet."""
+def _record(name: str, work: Path, plane: Plane, rates: Sequence[float]) -> dict[tuple[Plane, float], Curve]:
+    """Train the configurations of a plane."""
     place, source = _prepared(name, work)
-    folder = work / "curves" / name
-    folder.mkdir(parents=True, exist_ok=True)
     test = _test_features(place, source, plane.unfreeze_depth)
-    for rate in rates:
-        if not (path := folder / f"{_key(plane, rate)}.json").exists():
-            curve = _trained(place, source, plane, rate, test)
-            path.with_suffix(".new").write_text(json.dumps(curve))
-            path.with_suffix(".new").rename(path)
-    return plane
-
-
-def _key(plane: Plane, rate: float) -> str:
-    return "-".join([*map(str, plane), f"{rate:.3g}"])
+    return {(plane, rate): _trained(place, source, plane, rate, test) for rate in rates}
 
 
 def _test_features(place: Any, source: Any, depth: int) -> Any:
@@ -103,12 +96,11 @@ def _test_features(place: Any, source: Any, depth: int) -> Any:
     return np.concatenate([np.asarray(each[0] if isinstance(each, list) else each) for each in found])
 
 
-def _trained(place: Any, source: Any, plane: Plane, rate: float, test: Any) -> dict[str, Any]:
+def _trained(place: Any, source: Any, plane: Plane, rate: float, test: Any) -> Curve:
     """One configuration's curves: how many are right, the loss, the seconds that its epochs take of one CPU."""
     from search import features, trial, warm
 
-    scratch = place.cache / "trials" / f"{place.dataset.fingerprint[:8]}-{_key(plane, rate)}"
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch = place.cache / "trials" / str(uuid.uuid4())
     parameters = {**FIXED, **plane._asdict(), "learning_rate": rate, "stop_patience": EPOCHS + 1}
     configuration = trial.Configuration(
         "0000", parameters, EPOCHS, place.seed, Objective(), source.name, source.weights, place, True,
@@ -138,30 +130,49 @@ def _trained(place: Any, source: Any, plane: Plane, rate: float, test: Any) -> d
     return {**curve, "images": counts, "blocks": len(place.shapes)}
 
 
-def _save(name: str, work: Path) -> None:
-    grid = list(RECIPES[name].grid)
-    found = [json.loads((work / "curves" / name / f"{_key(*one)}.json").read_text()) for one in grid]
-    images, blocks = found[0]["images"], found[0]["blocks"]
-    missing = [EPOCHS - len(curve["val"]) for curve in found]
-    right = {
-        split: np.array([curve[split] + [0] * left for curve, left in zip(found, missing, strict=True)]) / images[split]
-        for split in ("val", "test")
+def _known(name: str) -> dict[tuple[Plane, float], Curve]:
+    """What the table holds already."""
+    if not (TABLES / f"{name}.npz").exists():
+        return {}
+    table = load(name)
+    images, curves = table.about["images"], table.curves
+    return {
+        (plane, float(rate)): {
+            "val": np.rint(curves.val[row] * images["val"]).astype(int).tolist(),
+            "test": np.rint(curves.test[row] * images["test"]).astype(int).tolist(),
+            "loss": curves.loss[row].tolist(),
+            "seconds": [float(table.seconds[row])],
+            "images": images,
+            "blocks": table.blocks,
+        }
+        for row, (plane, rate) in enumerate(zip(table.planes, table.rates, strict=True))
     }
-    loss = np.array([curve["loss"] + [np.nan] * left for curve, left in zip(found, missing, strict=True)], float)
-    right["val"][~np.isfinite(loss)] = 0
-    right["test"][~np.isfinite(loss)] = 0
-    import keras
-    import tensorflow as tf
 
-    about = {"epochs": EPOCHS, "fixed": FIXED, "versions": {"keras": keras.__version__, "tensorflow": tf.__version__}}
+
+def _save(name: str, found: Mapping[tuple[Plane, float], Curve]) -> None:
+    """Write the table; after a divergence nothing is right."""
+    first = next(iter(found.values()))
+    images, blocks = first["images"], first["blocks"]
+    columns = {
+        key: np.array([curve[key] + [end] * (EPOCHS - len(curve[key])) for curve in found.values()], float)
+        for key, end in (("val", 0), ("test", 0), ("loss", np.nan))
+    }
+    gone = ~np.isfinite(columns["loss"])
+    right = {split: np.where(gone, 0, columns[split]) / images[split] for split in ("val", "test")}
+    planes, rates = zip(*found, strict=True)
+    versions = {package: metadata.version(package) for package in ("keras", "tensorflow")}
     save(
         Table(
-            name, about, [plane for plane, _ in grid], np.array([rate for _, rate in grid]),
-            Curves(right["val"], loss, right["test"]),
-            np.array([statistics.median(curve["seconds"][1:] or curve["seconds"]) for curve in found]), blocks,
+            name=name,
+            about={"epochs": EPOCHS, "fixed": FIXED, "versions": versions},
+            planes=planes,
+            rates=np.array(rates),
+            curves=Curves(right["val"], columns["loss"], right["test"]),
+            seconds=np.array([statistics.median(curve["seconds"][1:] or curve["seconds"]) for curve in found.values()]),
+            blocks=blocks,
         ),
         images,
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -93,20 +93,23 @@ def save(table: Table, images: dict[str, int]) -> None:
         images: how many there are for validation and test.
     """
     TABLES.mkdir(exist_ok=True)
+    path = TABLES / f"{table.name}.npz"
     depths, optimizers, decays, dropouts = zip(*table.planes, strict=True)
-    np.savez_compressed(
-        TABLES / f"{table.name}.npz",
-        about=json.dumps({**table.about, "images": images, "blocks": table.blocks}),
-        unfreeze_depth=np.array(depths, "uint8"),
-        sgd=np.array([optimizer == "sgd" for optimizer in optimizers]),
-        weight_decay=np.array(decays, "float32"),
-        dropout=np.array(dropouts, "float32"),
-        learning_rate=table.rates,
-        val=np.rint(table.curves.val * images["val"]).astype("uint16"),
-        test=np.rint(table.curves.test * images["test"]).astype("uint16"),
-        loss=np.float16(np.minimum(table.curves.loss, 6e4)),
-        seconds=np.float32(table.seconds),
-    )
+    with path.with_suffix(".new").open("wb") as file:
+        np.savez_compressed(
+            file,
+            about=json.dumps({**table.about, "images": images, "blocks": table.blocks}),
+            unfreeze_depth=np.array(depths, "uint8"),
+            sgd=np.array([optimizer == "sgd" for optimizer in optimizers]),
+            weight_decay=np.array(decays, "float32"),
+            dropout=np.array(dropouts, "float32"),
+            learning_rate=table.rates,
+            val=np.rint(table.curves.val * images["val"]).astype("uint16"),
+            test=np.rint(table.curves.test * images["test"]).astype("uint16"),
+            loss=np.float16(np.minimum(table.curves.loss, 6e4)),
+            seconds=np.float32(table.seconds),
+        )
+    path.with_suffix(".new").rename(path)
 
 
 def load(name: str) -> Table:
