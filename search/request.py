@@ -249,9 +249,17 @@ def _backbone_notes(left_off: Sequence[str]) -> list[str]:
 
 
 def _not_text(options: argparse.Namespace) -> list[str]:
-    """Names that the record, which is UTF-8, cannot hold."""
+    """Names that the record, which is UTF-8, cannot hold.
+
+    Raises:
+        RequestError: the current folder is gone, from which names are read.
+    """
+    try:
+        here = os.getcwd()  # noqa: PTH109 as text
+    except FileNotFoundError as error:
+        raise RequestError(["the current folder is gone: change into one that is there"]) from error
     named = {f"--{name}": getattr(options, name) for name in ("space", "storage", "cache", *LOCATED)}
-    named |= {"--set": " ".join(options.set), "the current folder": os.getcwd()}  # noqa: PTH109 as text
+    named |= {"--set": " ".join(options.set), "the current folder": here}
     return [
         f"{option}: {name}: this name is not UTF-8, which the record is written in; rename it"
         for option, name in named.items()

@@ -259,3 +259,14 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
         assert f"{option}: {shown}: this name is not UTF-8" in done.stderr
     assert "Traceback" not in done.stderr
     assert [*folder.iterdir()] == []
+
+
+def test_the_current_folder_is_gone(tmp_path: Path) -> None:
+    """Somebody has removed the folder of another window, and the search ends with a traceback."""
+    (tmp_path / "gone").mkdir()
+    given = ["bash", "-c", f'cd {tmp_path}/gone; rmdir {tmp_path}/gone; exec "$@"', "", *command(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(machine.__file__).parents[1])}
+    done = subprocess.run(given, env=environment, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: the current folder is gone: change into one that is there\n"
