@@ -190,6 +190,8 @@ def _stopping(found: Findings) -> list[str]:
     spent, spared = findings.saved(found)
     if not spent:
         return []
+    if not found.rule.rungs:
+        return [_said(f"No trial was stopped for the sake of others. {spent} epochs were trained.")]
     stopped = sum(row.rung is not None for row in found.rows)
     by = found.rule.name
     text = f"{by} stopped {stopped} of {len(found.rows)} trials. {spent} epochs were trained; up to {spared} more, had "

@@ -25,12 +25,13 @@ class Soup(Generic[Name]):
     Args:
         names: of what is in it, the first one's first.
         weights: the mean.
-        value: what the judge says of it.
+        value: what the judge says of it; `alone` what it says of the first one.
     """
 
     names: tuple[Name, ...]
     weights: list[Array]
     value: Value
+    alone: Value
 
 
 def greedy(
@@ -44,13 +45,14 @@ def greedy(
         judge: the value of a model with such weights, the higher the better.
     """
     name, weights = best
-    soup = Soup((name,), [np.asarray(each) for each in weights], judge(weights))
+    alone = judge(weights)
+    soup = Soup((name,), [np.asarray(each) for each in weights], alone, alone)
     for name, weights in others:
         count = len(soup.names)
         mixed = [_mean(mean, np.asarray(each), count) for mean, each in zip(soup.weights, weights, strict=True)]
         value = judge(mixed)
         if value > soup.value:
-            soup = Soup((*soup.names, name), mixed, value)
+            soup = Soup((*soup.names, name), mixed, value, alone)
     return soup
 
 

@@ -223,14 +223,12 @@ def _mixed(
             with contextlib.suppress(CheckpointError):
                 yield other.trial, _best(other, epoch)[1].get_weights()
 
-    alone = configuration.trial, model.get_weights()
-    accuracy = judged().accuracy
-    mixed = soup.greedy(alone, candidates(), judge)
+    mixed = soup.greedy((configuration.trial, model.get_weights()), candidates(), judge)
     model.set_weights(mixed.weights)
     if len(mixed.names) == 1:
         return {}
-    found = mixed.value[0] if up else mixed.value[1]
-    return {"val_accuracy": found, "soup": {"trials": list(mixed.names), "alone": {"val_accuracy": accuracy}}}
+    found, before = (value[0 if up else 1] for value in (mixed.value, mixed.alone))
+    return {"val_accuracy": found, "soup": {"trials": list(mixed.names), "alone": {"val_accuracy": before}}}
 
 
 def show_tested(configuration: Configuration, exported: Exported, folder: Path) -> None:

@@ -27,7 +27,7 @@ def test_those_that_help_are_in_it() -> None:
 
     assert soup.names == ("best", "good")
     np.testing.assert_array_equal(soup.weights[0], [[1.0, 1.0]])
-    assert soup.value == (0.0, 0.0)
+    assert (soup.value, soup.alone) == ((0.0, 0.0), (-0.5, 0.0))
 
 
 def test_the_mean_is_one_of_all() -> None:

@@ -9,6 +9,7 @@ import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from search.record import Point
+from search.settings import SETTINGS
 from search.space import METRICS, Budget, Objective
 from search.stopping import RULES
 from search.stopping.rule import Curve, Rule
@@ -124,6 +125,11 @@ def test_the_rungs_lie_within_the_budget(name: str) -> None:
         rungs = RULES[name](Budget(4, epochs, first_rung=2), Objective()).rungs
         assert list(rungs) == sorted(set(rungs))
         assert all(1 <= rung < epochs for rung in rungs)
+
+
+def test_every_rule_can_be_chosen() -> None:
+    """A rule would be there that nobody can ask for, or be offered and not be there."""
+    assert set(SETTINGS["stopping"].choices) == set(RULES)
 
 
 def test_no_rule_stops_nobody() -> None:
