@@ -132,9 +132,22 @@ class Hosts:
         self._hosts: list[Host] = []
 
     def __enter__(self) -> Self:
+        """Make the network.
+
+        Raises:
+            RuntimeError: another run has machines on it.
+        """
         self.shared.mkdir()
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self._folder / "key")]
         subprocess.run(command, check=True)
+        bridge = Path("/sys/class/net", BRIDGE)
+        if bridge.exists():  # left by a run that was killed: its machines end with it, the bridge does not
+            until = time.monotonic() + PATIENCE_S
+            while list(bridge.glob("brif/*")):
+                if time.monotonic() > until:
+                    raise RuntimeError(f"another run has machines on {BRIDGE}")
+                time.sleep(0.1)
+            _ip("link", "delete", BRIDGE)
         _ip("link", "add", BRIDGE, "type", "bridge")
         _ip("address", "add", f"{NETWORK}.1/24", "dev", BRIDGE)
         _ip("link", "set", BRIDGE, "up")
@@ -191,4 +204,4 @@ SSH = ("ssh", "-q", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=
 
 
 def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+    subprocess.run(["ip", *arguments], check=True, stdout=subprocess.DEVNULL)

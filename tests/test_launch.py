@@ -9,6 +9,7 @@ import csv
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -175,6 +176,22 @@ def launched(folder: Path, **workers: bool) -> Iterator[Launched]:
         cluster.up()
         yield cluster
     wait_for(lambda: all(now <= then for now, then in zip(traces(), before, strict=True)))
+
+
+def test_a_run_that_was_killed_is_in_nobodys_way(tmp_path: Path) -> None:
+    """These tests fail on a machine on which a run of them was killed."""
+    folders = [tmp_path / "killed", tmp_path / "next"]
+    for folder in folders:
+        folder.mkdir()
+    killed = f"""
+import os, pathlib, hosts
+hosts.Hosts(pathlib.Path({str(folders[0])!r})).__enter__().add("one")
+os.kill(os.getpid(), {int(signal.SIGKILL)})
+"""
+    command = [sys.executable, "-c", killed]
+    assert subprocess.run(command, cwd=Path(__file__).parent, check=False).returncode == -signal.SIGKILL
+    with Hosts(folders[1]) as hosts:
+        assert hosts.add("one").run("hostname").stdout == "one\n"
 
 
 def running(host: Host) -> str:
