@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from optuna.distributions import BaseDistribution
 from plotly.subplots import make_subplots
 
+from search import worth as gains
 from search.console import described
 from search.findings import Findings, front, importance, is_range, progress, rungs
 from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Row
@@ -85,6 +86,34 @@ def best_so_far(found: Findings) -> go.Figure:
         figure.update_xaxes(title=title, row=1, col=column)
     figure.update_yaxes(title=f"best {WORDS[found.metric]}", row=1, col=1)
     return _styled(figure)
+
+
+def worth(found: Findings) -> go.Figure | None:
+    """The best value that so many trials would be expected to give; `None` where too few are known."""
+    if (told := gains.worth(found)) is None:
+        return None
+    sign, values = (1 if found.up else -1), gains.values(found)
+    counts = list(range(max(1, told.trials // 8), told.trials + 1))
+    above, below = told.high - told.gain, told.gain - told.low
+    figure = _figure("trials", f"expected best {WORDS[found.metric]}")
+    figure.add_scatter(
+        x=counts,
+        y=[sign * gains.expected(values, count) for count in counts],
+        mode="lines",
+        line={"color": LEADING[0]},
+        name="of this search's trials",
+        hovertemplate="%{x} trials: %{y:.4f}<extra></extra>",
+    )
+    figure.add_scatter(
+        x=[told.trials, 2 * told.trials],
+        y=[sign * max(values), sign * (max(values) + told.gain)],
+        mode="lines+markers",
+        line={"color": LEADING[1], "dash": "dash"},
+        error_y={"array": [0, above if found.up else below], "arrayminus": [0, below if found.up else above]},
+        name="extrapolated, with nine of ten estimates",
+        hovertemplate="%{x} trials: %{y:.4f}<extra></extra>",
+    )
+    return figure
 
 
 def compared(searches: Sequence[Findings]) -> go.Figure | None:

@@ -11,13 +11,14 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from search import charts, findings
+from search import charts, findings, worth
 from search.console import alone, averaged, described, missed, model
 from search.findings import Findings
 from search.ranking import Confirmed, confirmed
 from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Row
 
 LONG = 24  # letters
+SHOWN = 10
 STATES = (COMPLETED, STOPPED, RUNNING, DIVERGED, FAILED)
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 68rem; padding: 1rem; color: #222; }
@@ -55,6 +56,7 @@ def page(found: Findings) -> str:
         ("Which trial won, and by how much?", _leaders(found)),
         ("How did the trials learn?", chart(charts.curves(found), "The best trials by name; the others faintly.")),
         ("How fast was the best one found?", chart(charts.best_so_far(found))),
+        ("Would more trials help?", _worth(found)),
         ("Which parameter mattered?", _importance(found)),
         ("Where are the good values?", _parameters(found)),
         ("How deep should one unfreeze?", chart(charts.depths(found))),
@@ -160,6 +162,23 @@ def _chance(found: Findings) -> str:
         f"With {count} validation images, chance alone moves an accuracy of {close[0].val_accuracy:.4f} by "
         f"{error:.4f} (one standard error): trial {close[0].trial} {which} within that of the best."
     )
+
+
+def _worth(found: Findings) -> list[str]:
+    """What more of the same would give, beside what chance alone moves a figure by."""
+    told = worth.worth(found)
+    if told is None:
+        return [_said(f"Too little is known: fewer than {worth.ENOUGH} trials gave a value.")]
+    unit, scale = ("points", 100) if found.metric == "val_accuracy" else ("", 1)
+    gain, low, high = (f"{scale * value:.2g}" for value in (told.gain, told.low, told.high))
+    text = f"As many trials again would be expected to make the best {charts.WORDS[found.metric]} better by {gain} "
+    text += f"{unit} ({low} to {high}), if further doublings give less and less as the last two did. "
+    text += "The sampler learns from its trials, so it may be a little more."
+    rising = [row.trial for row in worth.rising(found)]
+    if rising:
+        text += f" Of the trials that {found.rule.name} stopped, {len(rising)} had just had their best epoch: "
+        text += f"{', '.join(rising[:SHOWN])}{', …' if len(rising) > SHOWN else ''}."
+    return chart(charts.worth(found), text)
 
 
 def _importance(found: Findings) -> list[str]:

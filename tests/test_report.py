@@ -328,6 +328,7 @@ QUESTIONS = (
     "Which trial won",
     "How did the trials learn?",
     "How fast was the best one found?",
+    "Would more trials help?",
     "Which parameter mattered?",
     "Where are the good values?",
     "How deep should one unfreeze?",

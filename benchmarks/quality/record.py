@@ -17,7 +17,6 @@ import statistics
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
@@ -49,11 +48,12 @@ def main() -> None:
         if (plane, rate) not in found:
             missing.setdefault(plane, []).append(rate)
     began = time.monotonic()
-    with ProcessPoolExecutor(options.processes, get_context("spawn"), max_tasks_per_child=4) as pool:
-        pool.submit(_prepared, options.table, work).result()
-        tasks = [pool.submit(_record, options.table, work, plane, rates) for plane, rates in missing.items()]
-        for count, task in enumerate(as_completed(tasks), start=1):
-            found |= task.result()
+    with get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
+        pool.apply(_prepared, (options.table, work))
+        deepest = sorted(missing, key=lambda plane: -plane.unfreeze_depth)
+        tasks = [(options.table, work, plane, missing[plane]) for plane in deepest]
+        for count, curves in enumerate(pool.imap_unordered(_record, tasks), start=1):
+            found |= curves
             _save(options.table, {one: found[one] for one in grid if one in found})
             print(f"{count} of {len(tasks)} planes, {time.monotonic() - began:.0f} s", flush=True)
 
@@ -75,8 +75,9 @@ def _prepared(name: str, work: Path) -> tuple[Any, Any]:
     return place, source
 
 
-def _record(name: str, work: Path, plane: Plane, rates: Sequence[float]) -> dict[tuple[Plane, float], Curve]:
+def _record(task: tuple[str, Path, Plane, Sequence[float]]) -> dict[tuple[Plane, float], Curve]:
     """Train the configurations of a plane."""
+    name, work, plane, rates = task
     place, source = _prepared(name, work)
     test = _test_features(place, source, plane.unfreeze_depth)
     return {(plane, rate): _trained(place, source, plane, rate, test) for rate in rates}
