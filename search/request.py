@@ -338,9 +338,21 @@ def _space(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) ->
         ]
         budget = replace(asked.budget, **{name: value for name, value in changes.items() if value is not None})
         asked = replace(asked, budget=budget, fixed={**asked.fixed, **settings})
+        faults += _rule_faults(asked)
     known = asked.settings if asked else {name: settings.get(name, SETTINGS[name].default) for name in SETTINGS}
     faults += _named_faults(known)
     return asked
+
+
+def _rule_faults(asked: space.Space) -> list[str]:
+    """That a stopping rule was asked for which the budget leaves nothing to decide."""
+    name, budget = asked.fixed.get("stopping", "none"), asked.budget
+    if name == "none" or asked.faults() or RULES[str(name)](budget, asked.objective).rungs:
+        return []
+    return [
+        f"stopping {name} would never decide: its first rung comes no earlier than the last epoch, {budget.epochs}; "
+        "give more epochs, a smaller first_rung in the space's budget, or stopping=none"
+    ]
 
 
 def _located(name: str, value: str) -> str:

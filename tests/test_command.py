@@ -174,6 +174,15 @@ def test_unknown_names(refused: Refused, here: bool, arguments: list[str], start
         ),
         (["--set", "precision=float16"], "--set precision=float16: precision: unknown value 'float16'; "),
         (["--set", "sampler=gp"], "sampler gp needs PyTorch: pip install 'finetune-search[gp]', or use tpe"),
+        (["--set", "stopping=hyperband"], "--set stopping=hyperband: stopping: unknown value 'hyperband'; known are "),
+        (
+            ["--set", "stopping=trend", "--epochs", "4"],
+            "stopping trend would never decide: its first rung comes no earlier than the last epoch, 4; give more",
+        ),
+        (
+            ["--set", "stopping=asha", "--epochs", "1"],
+            "stopping asha would never decide: its first rung comes no earlier than the last epoch, 1; give more",
+        ),
     ],
 )
 def test_more_unknown_names(refused: Refused, arguments: list[str], start: str) -> None:

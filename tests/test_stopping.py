@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -167,3 +168,47 @@ def test_asha_decides_as_rays_own(seed: int) -> None:
             stopped[one] = epoch
 
     assert decided(RULES["asha"](BUDGET, Objective()), "val_accuracy", seed)[1] == stopped
+
+
+def losses(*values: float) -> Curve:
+    """A trial by its validation losses; its accuracy falls and comes back as the loss rises and falls."""
+    shown = [Point(math.exp(-min(values[: at + 1])), math.exp(-loss), loss) for at, loss in enumerate(values)]
+    return Curve(dict(enumerate(shown, 1)))
+
+
+STILL = losses(0.56, 0.55, 0.55, 0.55)
+BACK = losses(1.2, 3.3, 1.4, 0.9)  # a high rate: far behind the others, and faster than they
+GONE = losses(1.2, 3.3, 2.4, 2.3)  # a rate that was too high: it stays there
+
+
+def test_who_comes_back_from_a_fall_goes_on() -> None:
+    """The rates that win in the end would be stopped for what they do to the first epochs."""
+    rule = RULES["trend"](BUDGET, Objective())
+    asha = RULES["asha"](replace(BUDGET, first_rung=4), Objective())
+
+    assert not rule.stops(BACK, [STILL] * 9)
+    assert asha.stops(BACK, [STILL] * 9)
+
+
+@pytest.mark.parametrize("trial", [GONE, losses(0.7, 0.7, 0.7, 0.7), losses(0.4, 0.5, 0.7, 0.8)])
+def test_who_is_worse_and_does_not_catch_up_is_stopped(trial: Curve) -> None:
+    """It would save nothing."""
+    assert RULES["trend"](BUDGET, Objective()).stops(trial, [STILL] * 9)
+
+
+def test_a_loss_that_is_no_number_is_the_worst() -> None:
+    """One epoch beyond all numbers would end the search."""
+    rule = RULES["trend"](BUDGET, Objective())
+    lost = Curve({epoch: Point(0.5, 0.5, math.nan) for epoch in range(1, 5)})
+
+    assert rule.stops(lost, [STILL] * 9)
+    assert not rule.stops(STILL, [lost] * 9)
+
+
+def test_the_trend_needs_four_epochs() -> None:
+    """It would compare the slopes of one epoch."""
+    assert [RULES["trend"](replace(BUDGET, first_rung=rung), Objective()).rungs for rung in (1, 4, 5)] == [
+        (4, 12),
+        (4, 12),
+        (5, 15),
+    ]

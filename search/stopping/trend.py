@@ -1,0 +1,53 @@
+"""Trend: trials are compared by where their loss is heading, not by where they stand.
+
+A rate that is high enough to move deep layers first makes a network worse than a timid one, and better in the end. So
+at a rung the validation loss is extrapolated to the last epoch by a power law, as learning curves are well described by
+(Domhan et al. 2015, https://www.ijcai.org/Proceedings/15/Papers/487.pdf; Viering and Loog 2022,
+https://arxiv.org/abs/2103.10948): where both axes are logarithmic, straight on through the mean of two epochs and the
+better of the two after them. A trial whose loss rises is taken to stand still. Successive halving decides by that (see
+`asha`).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from search.space import Budget, Objective
+from search.stopping.rule import Curve
+
+SPAN = 2  # epochs in each of the two groups
+BELIEVED = 0.7  # share of the slope, for learning slows down
+STEEPEST = 1.5
+TINY = 1e-12
+
+
+class Trend:
+    """Rungs at `first_rung`, but not before the fourth epoch, then `reduction_factor` times as late, and so on.
+
+    Whatever the objective is, the loss is compared: it is the finer measure where validation images are few.
+    """
+
+    name = "the trend"
+
+    def __init__(self, budget: Budget, objective: Objective) -> None:  # noqa: ARG002
+        self.rungs = replace(budget, first_rung=max(budget.first_rung, 2 * SPAN)).rungs[:-1]
+        self._last = budget.epochs
+        self._share = 1 / budget.reduction_factor
+
+    def stops(self, trial: Curve, others: Sequence[Curve]) -> bool:
+        """Whether it is heading for worse than the best 1 / reduction_factor."""
+        epoch = trial.epochs
+        there = [self._heading(one, epoch) for one in others if one.reached(epoch)]
+        if not there:
+            return False
+        return self._heading(trial, epoch) > float(np.quantile(there, self._share))
+
+    def _heading(self, trial: Curve, epoch: int) -> float:
+        """The logarithm of the loss that a trial that came to `epoch` would have after the last one."""
+        seen = (trial.points.get(at) for at in range(epoch - 2 * SPAN + 1, epoch + 1))
+        losses = [max(one.val_loss, TINY) if one and math.isfinite(one.val_loss) else 1 / TINY for one in seen]
+        before, now = math.log(sum(losses[:SPAN]) / SPAN), math.log(min(losses[SPAN:]))
+        slope = (now - before) / math.log(epoch / (epoch - SPAN))
+        return now + BELIEVED * min(max(slope, -STEEPEST), 0.0) * math.log(self._last / epoch)
