@@ -338,7 +338,7 @@ def _space(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) ->
         ]
         budget = replace(asked.budget, **{name: value for name, value in changes.items() if value is not None})
         asked = replace(asked, budget=budget, fixed={**asked.fixed, **settings})
-        faults += _rule_faults(asked)
+        faults += [] if options.resume else _rule_faults(asked)
     known = asked.settings if asked else {name: settings.get(name, SETTINGS[name].default) for name in SETTINGS}
     faults += _named_faults(known)
     return asked

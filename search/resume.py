@@ -13,7 +13,7 @@ from search.errors import RequestError, unknown
 from search.lock import Lock
 from search.record import NAME, Record, read, read_search
 from search.request import LOCATED, cache_folder
-from search.settings import SETTINGS
+from search.settings import SETTINGS, Value
 
 FREE = {"resume", "storage", "cache", "address", "cpus_per_trial", "gpus_per_trial", "max_concurrent"}
 MOVABLE = (*LOCATED, "space")  # what they name may lie elsewhere now; that it is the same is seen by its content
@@ -60,7 +60,18 @@ def options(given: argparse.Namespace, defaults: argparse.Namespace) -> argparse
         raise RequestError(faults)
     free = {name: getattr(given, name) for name in FREE}
     located = {name: places[name] for name in LOCATED if saved["options"][name] is not None}
-    return argparse.Namespace(**{**saved["options"], **located, **told, **free, "name": given.resume})
+    kept = {"set": [*saved["options"]["set"], f"stopping={_rule(saved)}"]}
+    return argparse.Namespace(**{**saved["options"], **kept, **located, **told, **free, "name": given.resume})
+
+
+def _defaults(saved: Mapping[str, Any]) -> dict[str, Value]:
+    """What a search was begun with where it did not say: an older version may not have known all settings."""
+    return {name: setting.default for name, setting in SETTINGS.items()} | {"stopping": _rule(saved)}
+
+
+def _rule(saved: Mapping[str, Any]) -> str:
+    """The stopping rule that a search was begun with: ASHA, where an older version knew no other."""
+    return str(saved["settings"].get("stopping", "asha"))
 
 
 def _gone(name: str, place: str) -> bool:
@@ -97,8 +108,7 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What is asked now and was not then, however it is called."""
     pairs = {"seed": (then["seed"], now["seed"])}
     for part in ("space", "settings"):
-        defaults = {name: setting.default for name, setting in SETTINGS.items()} if part == "settings" else {}
-        before = {**defaults, **then[part]}  # an older version may not have known them all
+        before = {**(_defaults(then) if part == "settings" else {}), **then[part]}
         names = [name for name in {**then[part], **now[part]} if name not in LOCATED]
         pairs |= {f"{part}: {name}": (before.get(name), now[part].get(name)) for name in names}
     faults = [

@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 from searches import rows, run, running, wait_for
 
-from search import record, resume
+from search import record, request, resume, space
 from search import run as command
 from search.errors import RequestError
+from search.space import Objective
+from search.stopping import RULES
 
 ABOUT: dict[str, Any] = {
     "space": {"name": "mine", "search": {"dropout": "FloatDistribution(0, 0.5)"}, "budget": {"trials": 4}},
@@ -112,6 +114,27 @@ def test_all_that_is_gone_is_named_at_once(tmp_path: Path, capsys: pytest.Captur
     given = parser.parse_args(["--resume", "old", "--storage", str(tmp_path), "--space", f"{tmp_path}/new.py", *found])
     options: argparse.Namespace = resume.options(given, parser.parse_args([]))
     assert (options.data, options.backbone, options.space) == (str(tmp_path), str(tmp_path), f"{tmp_path}/new.py")
+
+
+@pytest.mark.parametrize(
+    ("saved", "rule"), [({}, "asha"), ({"stopping": "asha"}, "asha"), ({"stopping": "none"}, "none")]
+)
+def test_a_search_goes_on_with_the_rule_that_it_began_with(tmp_path: Path, saved: dict[str, str], rule: str) -> None:
+    """An older search would stop its trials by today's default rule, or not go on at all."""
+    parser, folder = command.parser(), tmp_path / "old"
+    folder.mkdir()
+    settings = {"data": "digits", "backbone": "tiny", "weights": "own", **saved}
+    asked = {**ABOUT, "settings": settings, "options": vars(parser.parse_args(["--set", "confirm=2"]))}
+    record.write_json(folder / "search.json", {"status": "interrupted", **asked})
+    given = parser.parse_args(["--resume", "old", "--storage", str(tmp_path)])
+    options = resume.options(given, parser.parse_args([]))
+
+    assert options.set == ["confirm=2", f"stopping={rule}"]
+    assert resume.options(given, parser.parse_args([])).set == options.set
+    assert request.check(options).rule.rungs == RULES[rule](space.load("finetune").budget, Objective()).rungs
+    assert again(folder, asked, {**asked, "settings": {**settings, "stopping": rule}}) == []
+    (told,) = again(folder, asked, {**asked, "settings": {**settings, "stopping": "trend"}})
+    assert told == f"settings: stopping was '{rule}', and is 'trend' now"
 
 
 SPACE = """

@@ -9,11 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from searches import PATIENCE_S, accuracy_of_the_model, command, rows, study, workers
 
 from search import record
+from search.space import Budget, Objective
+from search.stopping.rule import Curve
+from search.stopping.trend import Trend
 
 pytestmark = pytest.mark.soak
 
@@ -75,16 +77,22 @@ def test_soak(tmp_path: Path) -> None:
 
 
 def demand_consistent(search: Path) -> None:
-    """Check that every decision of ASHA follows from the curves, in the order in which they were recorded."""
-    rungs: dict[int, dict[str, float]] = {3: {}, 9: {}, 27: {}}
+    """Check that every decision of the rule follows from the curves, in the order in which they were recorded."""
+    known, rule = record.Record(search), Trend(Budget(**record.read_search(search)["space"]["budget"]), Objective())
+    decisions = 0
     for event in record.History(search / "history.jsonl").read()[0]:
-        if event["event"] != "epoch" or event["metrics"]["ending"]:
-            continue
-        trial, epoch, value = event["trial"], event["metrics"]["epoch"], event["metrics"]["objective"]
-        values = rungs.get(epoch, {trial: value})
-        if trial in values:
-            assert not event["rung"], event
-            continue
-        hopeless = bool(values) and value < np.percentile(list(values.values()), 100 * 2 / 3)
-        assert bool(event["rung"]) == hopeless, event
-        values[trial] = value
+        trial, metrics = event.get("trial", ""), event.get("metrics", {})
+        curve, epoch = known.curves.get(trial, {}), metrics.get("epoch")
+        if epoch in rule.rungs and epoch not in curve and not metrics["ending"]:
+            now = record.Point(metrics["objective"], metrics["last_val_accuracy"], metrics["last_val_loss"])
+            others = [
+                Curve(points, known.rows[other].state in (record.COMPLETED, record.DIVERGED))
+                for other, points in known.curves.items()
+                if other != trial
+            ]
+            assert bool(event.get("rung")) == rule.stops(Curve({**curve, epoch: now}), others), event
+            decisions += 1
+        else:
+            assert "rung" not in event, event
+        known._apply(event)
+    assert decisions >= TRIALS / 2

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.quality.datasets import RECIPES
 from benchmarks.quality.ours import VARIANTS, Ours, declared
 from benchmarks.quality.replay import Trace, replay
-from benchmarks.quality.rivals import RIVALS
+from benchmarks.quality.rivals import MORE, RIVALS
 from benchmarks.quality.table import TABLES, load
 from benchmarks.table import markdown
 from search.machine import cpus
@@ -57,15 +57,18 @@ class Result:
 
 def tools() -> Mapping[str, Maker]:
     """Everything that is compared, by name."""
-    return {**{name: _ours(name) for name in VARIANTS}, **{name: _rival(name) for name in RIVALS}}
+    return {
+        **{name: _ours(name) for name in VARIANTS},
+        **{name: _rival(make) for name, make in (RIVALS | MORE).items()},
+    }
 
 
 def _ours(name: str) -> Maker:
     return lambda space, seed, folder: Ours(VARIANTS[name](space), seed, folder)
 
 
-def _rival(name: str) -> Maker:
-    return lambda space, seed, folder: RIVALS[name](space, seed)  # noqa: ARG005
+def _rival(make: Callable[[Space, int], Any]) -> Maker:
+    return lambda space, seed, folder: make(space, seed)  # noqa: ARG005
 
 
 def searched(table: str, tool: str, trials: int, seed: int, workers: int) -> Result:

@@ -1,6 +1,6 @@
 """This project's own search in a replay: the real searcher and the real stopping rule, told of events as by Ray."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,23 @@ class Variant:
     space: Space
     sampler: str = "tpe"
     stopping: str = "asha"
+
+
+def _variant(stopping: str, sampler: str = "tpe", *, starts: bool = True, **budget: int) -> Callable[[Space], Variant]:
+    def made(space: Space) -> Variant:
+        changed = replace(space, budget=replace(space.budget, **budget), start=space.start if starts else ())
+        return Variant(changed, sampler, stopping)
+
+    return made
+
+
+VARIANTS: Mapping[str, Callable[[Space], Variant]] = {
+    "this project": lambda space: Variant(space, stopping=str(space.settings["stopping"])),
+    "the trend, tpe without start points": _variant("trend", starts=False),
+    "the trend, random": _variant("trend", "random", starts=False),
+    "no rule, tpe": _variant("none"),
+    "random + ASHA": _variant("asha", "random", starts=False, first_rung=2),
+}
 
 
 def declared(name: str, blocks: int, **budget: Any) -> Space:

@@ -14,6 +14,8 @@ from benchmarks.quality.replay import GO_ON, PAUSE, STOP
 from search.parameters import sample
 from search.space import Space
 
+FIRST_RUNG = 2
+
 
 class Optuna:
     """Optuna's own loop: ask, report, should_prune, tell; a trial that ended by itself is complete."""
@@ -65,8 +67,8 @@ class RayTune:
             metric="objective",
             mode="max",
             max_t=budget.epochs,
-            grace_period=budget.first_rung,
-            reduction_factor=budget.reduction_factor,
+            grace_period=FIRST_RUNG,
+            reduction_factor=3,
         )
 
     def next(self) -> tuple[str, Mapping[str, Any]] | None:
@@ -127,7 +129,22 @@ class TopK:
         return PAUSE
 
 
-RIVALS: Mapping[str, Callable[[Space, int], Any]] = {
+def _keras_tuner(space: Space, seed: int) -> Any:
+    from benchmarks.quality.rival_keras_tuner import Hyperband
+
+    return Hyperband(space, seed)
+
+
+def _syne_tune(method: str) -> Callable[[Space, int], Any]:
+    def make(space: Space, seed: int) -> Any:
+        from benchmarks.quality.rival_syne_tune import METHODS, SyneTune
+
+        return SyneTune(METHODS[method], space, seed)
+
+    return make
+
+
+RIVALS: dict[str, Callable[[Space, int], Any]] = {
     "random": lambda space, seed: Optuna(space, RandomSampler(seed), NopPruner()),
     "Ray Tune: OptunaSearch + ASHA": RayTune,
     "Optuna: TPE + Hyperband": lambda space, seed: Optuna(
@@ -135,4 +152,11 @@ RIVALS: Mapping[str, Callable[[Space, int], Any]] = {
     ),
     "Optuna: TPE + median": lambda space, seed: Optuna(space, TPESampler(seed=seed), MedianPruner()),
     "one epoch, then the top sixth": TopK,
+}
+# Of packages that the benchmark alone needs, see `bench` in pyproject.toml.
+MORE: dict[str, Callable[[Space, int], Any]] = {
+    "KerasTuner: Hyperband": _keras_tuner,
+    "Syne Tune: ASHA": _syne_tune("ASHA"),
+    "Syne Tune: ASHA + CQR": _syne_tune("ASHA + CQR"),
+    "Syne Tune: BOHB": _syne_tune("BOHB"),
 }

@@ -29,7 +29,7 @@ class Trend:
     Whatever the objective is, the loss is compared: it is the finer measure where validation images are few.
     """
 
-    name = "the trend"
+    name = "trend ASHA"
 
     def __init__(self, budget: Budget, objective: Objective) -> None:  # noqa: ARG002
         self.rungs = replace(budget, first_rung=max(budget.first_rung, 2 * SPAN)).rungs[:-1]
