@@ -35,12 +35,12 @@ bench: .venv/bench
 	$(BIN)/python -m benchmarks.speed $(BENCH)
 
 # What searches find on recorded learning curves, e.g. make bench-quality BENCH="digits-few --seeds 100"
-bench-quality: .venv/ready
+bench-quality: .venv/quality
 	$(BIN)/python -m benchmarks.quality.compare $(BENCH)
 
-.venv/bench: .venv/ready
+.venv/bench .venv/quality: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
-		--constraint requirements.lock --editable '.[bench]'
+		--constraint requirements.lock --editable '.[$(@F)]'
 	touch $@
 
 # TensorFlow's CUDA libraries, for machines with an NVIDIA driver.

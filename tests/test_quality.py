@@ -12,7 +12,7 @@ from benchmarks.quality import record
 from benchmarks.quality import table as tables
 from benchmarks.quality.ours import Ours, Variant, declared
 from benchmarks.quality.replay import GO_ON, PAUSE, STOP, replay
-from benchmarks.quality.rivals import RIVALS
+from benchmarks.quality.rivals import MORE, RIVALS
 from benchmarks.quality.table import Curves, Grid, Plane, Table, curves_at
 
 EPOCHS, BLOCKS = 8, 2
@@ -179,12 +179,16 @@ def test_our_search_finds_a_good_one(stopping: str, tmp_path: Path) -> None:
     assert (stopped > 0) == (stopping == "asha")
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", [*RIVALS, *MORE])
 def test_every_rival_searches(name: str) -> None:
     """A rival would look bad for what the benchmark does to it."""
     trials = 18
     space = declared("finetune", BLOCKS, trials=trials, epochs=EPOCHS)
-    trace = replay(made(), RIVALS[name](space, 0), epochs=EPOCHS, patience=5, workers=2)
+    try:
+        rival = (RIVALS | MORE)[name](space, 0)
+    except ImportError as error:
+        pytest.skip(str(error))
+    trace = replay(made(), rival, epochs=EPOCHS, patience=5, workers=2)
     ended = [trial for trial in trace.trials.values() if trial.ending]
 
     assert len(trace.trials) == trials

@@ -135,6 +135,12 @@ def _keras_tuner(space: Space, seed: int) -> Any:
     return Hyperband(space, seed)
 
 
+def _neps(space: Space, seed: int) -> Any:
+    from benchmarks.quality.rival_neps import PriorBand
+
+    return PriorBand(space, seed)
+
+
 def _syne_tune(method: str) -> Callable[[Space, int], Any]:
     def make(space: Space, seed: int) -> Any:
         from benchmarks.quality.rival_syne_tune import METHODS, SyneTune
@@ -153,10 +159,11 @@ RIVALS: dict[str, Callable[[Space, int], Any]] = {
     "Optuna: TPE + median": lambda space, seed: Optuna(space, TPESampler(seed=seed), MedianPruner()),
     "one epoch, then the top sixth": TopK,
 }
-# Of packages that the benchmark alone needs, see `bench` in pyproject.toml.
+# Of packages that the benchmark alone needs, see `quality` in pyproject.toml.
 MORE: dict[str, Callable[[Space, int], Any]] = {
     "KerasTuner: Hyperband": _keras_tuner,
     "Syne Tune: ASHA": _syne_tune("ASHA"),
     "Syne Tune: ASHA + CQR": _syne_tune("ASHA + CQR"),
     "Syne Tune: BOHB": _syne_tune("BOHB"),
+    "NePS: PriorBand": _neps,
 }
