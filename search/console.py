@@ -231,6 +231,7 @@ def conclusion(
     lines = []
     if metrics:
         lines.append(tested(metrics))
+        lines += [told] if (told := unfinished(rows[0])) else []
         lines.append(f"model: {_at(record, record.best / 'model.keras')}")
     lines += [
         f"record: {record.home}",
@@ -249,6 +250,13 @@ def tested(metrics: Mapping[str, Any]) -> str:
     accuracy = f"test accuracy of {model(metrics)}: {metrics['test_accuracy']:.4f}"
     found = f"{accuracy}, balanced over the classes {balanced:.4f}" + (f"; {never}" if never else "")
     return f"{found}; {alone(metrics)}" if "soup" in metrics else found
+
+
+def unfinished(best: Row) -> str:
+    """That the winner might have become better still, in a few words; empty where it had stopped to."""
+    if best.state != COMPLETED or best.best_epoch != best.epochs:
+        return ""
+    return f"trial {best.trial} was still getting better at its last epoch, {best.epochs}: more --epochs may pay"
 
 
 def model(metrics: Mapping[str, Any]) -> str:

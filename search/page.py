@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from search import charts, findings, worth
-from search.console import alone, averaged, described, missed, model
+from search.console import alone, averaged, described, missed, model, unfinished
 from search.findings import Findings
 from search.ranking import Confirmed, confirmed
 from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Row
@@ -178,6 +178,8 @@ def _worth(found: Findings) -> list[str]:
     if rising:
         text += f" Of the trials that {found.rule.name} stopped, {len(rising)} had just had their best epoch: "
         text += f"{', '.join(rising[:SHOWN])}{', …' if len(rising) > SHOWN else ''}."
+    if found.best and (more := unfinished(found.best[0])):
+        text += f" {more[0].upper()}{more[1:]}."
     return chart(charts.worth(found), text)
 
 

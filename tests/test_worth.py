@@ -2,13 +2,14 @@
 
 import itertools
 import statistics
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
 from test_report import Made, adam
 
-from search import worth
+from search import console, page, worth
+from search.record import COMPLETED, STOPPED, Row
 
 VALUES = (0.5, 0.9, 0.7, 0.7, 0.8, 0.6, 0.85, 0.65)
 
@@ -71,3 +72,17 @@ def test_who_was_stopped_at_the_best_epoch_is_named(tmp_path: Path) -> None:
     search.trial(adam(1, 3e-3), [0.5, 0.6], "all epochs")
 
     assert [row.trial for row in worth.rising(search.found())] == ["0000"]
+
+
+def test_a_winner_that_still_got_better_is_told(tmp_path: Path) -> None:
+    """Nobody would think of giving it more epochs."""
+    row = Row("0007", {}, COMPLETED, "all epochs", epochs=16, best_epoch=16, val_accuracy=0.9, val_loss=0.1)
+
+    assert console.unfinished(row) == "trial 0007 was still getting better at its last epoch, 16: more --epochs may pay"
+    assert console.unfinished(replace(row, best_epoch=15)) == ""
+    assert console.unfinished(replace(row, state=STOPPED)) == ""
+
+    search = made(tmp_path, VALUES)
+    assert "Trial 0001 was still getting better at its last epoch, 1: more --epochs may pay." in page.page(
+        search.found()
+    )

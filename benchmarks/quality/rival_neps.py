@@ -1,8 +1,8 @@
 """PriorBand of NePS in a replay: its own optimizer, asked and told by its own interface.
 
 It needs pandas 2, and the project is locked to pandas 3: install it in an environment of its own, with
-`pip install '.[quality]' neural-pipeline-search`. ifBO, its other multi-fidelity method, needs a pretrained network that
-it fetches from the internet.
+`pip install '.[quality]' neural-pipeline-search`. ifBO, its other multi-fidelity method, needs a pretrained network
+that it fetches from the internet.
 """
 
 import logging
