@@ -190,10 +190,15 @@ def test_who_comes_back_from_a_fall_goes_on() -> None:
     assert asha.stops(BACK, [STILL] * 9)
 
 
-@pytest.mark.parametrize("trial", [GONE, losses(0.7, 0.7, 0.7, 0.7), losses(0.4, 0.5, 0.7, 0.8)])
+@pytest.mark.parametrize("trial", [GONE, losses(0.7, 0.7, 0.7, 0.7), losses(0.6, 0.7, 0.8, 0.9)])
 def test_who_is_worse_and_does_not_catch_up_is_stopped(trial: Curve) -> None:
     """It would save nothing."""
     assert RULES["trend"](BUDGET, Objective()).stops(trial, [STILL] * 9)
+
+
+def test_who_was_better_before_is_judged_by_that() -> None:
+    """The weights of the best epoch are what counts, and a trial that has them would be stopped for the later ones."""
+    assert not RULES["trend"](BUDGET, Objective()).stops(losses(0.4, 0.5, 0.7, 0.8), [STILL] * 9)
 
 
 def test_a_loss_that_is_no_number_is_the_worst() -> None:

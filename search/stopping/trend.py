@@ -4,16 +4,18 @@ A rate that is high enough to move deep layers first makes a network worse than 
 at a rung the validation loss is extrapolated to the last epoch by a power law, as learning curves are well described by
 (Domhan et al. 2015, https://www.ijcai.org/Proceedings/15/Papers/487.pdf; Viering and Loog 2022,
 https://arxiv.org/abs/2103.10948): where both axes are logarithmic, straight on through the mean of two epochs and the
-better of the two after them. A trial whose loss rises is taken to stand still. Successive halving decides by that (see
-`asha`).
+better of the two after them. Where a trial was better before, that counts, for the weights of its best epoch are kept.
+Successive halving decides by that (see `asha`).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 
+from search.record import Point
 from search.space import Budget, Objective
 from search.stopping.rule import Curve
 
@@ -45,9 +47,15 @@ class Trend:
         return self._heading(trial, epoch) > float(np.quantile(there, self._share))
 
     def _heading(self, trial: Curve, epoch: int) -> float:
-        """The logarithm of the loss that a trial that came to `epoch` would have after the last one."""
-        seen = (trial.points.get(at) for at in range(epoch - 2 * SPAN + 1, epoch + 1))
-        losses = [max(one.val_loss, TINY) if one and math.isfinite(one.val_loss) else 1 / TINY for one in seen]
-        before, now = math.log(sum(losses[:SPAN]) / SPAN), math.log(min(losses[SPAN:]))
+        """The logarithm of the best loss that a trial that came to `epoch` would have by the last one."""
+        losses = [_logarithm(trial.points.get(at)) for at in range(1, epoch + 1)]
+        before, now = fmean(losses[-2 * SPAN : -SPAN]), min(losses[-SPAN:])
         slope = (now - before) / math.log(epoch / (epoch - SPAN))
-        return now + BELIEVED * min(max(slope, -STEEPEST), 0.0) * math.log(self._last / epoch)
+        ahead = now + BELIEVED * min(max(slope, -STEEPEST), 0.0) * math.log(self._last / epoch)
+        return min(ahead, *losses)
+
+
+def _logarithm(point: Point | None) -> float:
+    """Of a loss; of one that is no number that of a very large one."""
+    loss = point.val_loss if point else math.nan
+    return math.log(max(loss, TINY) if math.isfinite(loss) else 1 / TINY)
