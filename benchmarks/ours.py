@@ -91,7 +91,7 @@ def write_space(path: Path, workload: dict[str, Any], start: list[dict[str, Any]
         SPACE.format(
             low=depths[0],
             high=depths[-1],
-            fixed={name: workload[name] for name in FIXED},
+            fixed={**{name: workload[name] for name in FIXED}, "stopping": "asha"},  # as the rivals
             start=start,
             budget=", ".join([f"trials={trials}", *(f"{key}={workload[key]}" for key in keys)]),
         ),

@@ -16,7 +16,7 @@ space = Space(
         "momentum": Float(0.8, 0.95),
     },
     when={"momentum": ("optimizer", "sgd")},
-    fixed={"batch_size": 64},
+    fixed={"batch_size": 64, "stopping": "asha"},
     start=[
         {"unfreeze_depth": 0, "learning_rate": 1e-2, "optimizer": "adam"},
         {"unfreeze_depth": 1, "learning_rate": 3e-3, "optimizer": "sgd", "momentum": 0.9},
