@@ -338,15 +338,15 @@ def _space(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) ->
         ]
         budget = replace(asked.budget, **{name: value for name, value in changes.items() if value is not None})
         asked = replace(asked, budget=budget, fixed={**asked.fixed, **settings})
-        faults += [] if options.resume else _rule_faults(asked)
+        faults += [] if options.resume else _rule_faults(asked, settings.get("stopping", "none"))
     known = asked.settings if asked else {name: settings.get(name, SETTINGS[name].default) for name in SETTINGS}
     faults += _named_faults(known)
     return asked
 
 
-def _rule_faults(asked: space.Space) -> list[str]:
-    """That a stopping rule was asked for which the budget leaves nothing to decide."""
-    name, budget = asked.fixed.get("stopping", "none"), asked.budget
+def _rule_faults(asked: space.Space, name: Value) -> list[str]:
+    """That the stopping rule that was asked for by name is left nothing to decide by the budget."""
+    budget = asked.budget
     if name == "none" or asked.faults() or RULES[str(name)](budget, asked.objective).rungs:
         return []
     return [

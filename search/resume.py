@@ -60,7 +60,8 @@ def options(given: argparse.Namespace, defaults: argparse.Namespace) -> argparse
         raise RequestError(faults)
     free = {name: getattr(given, name) for name in FREE}
     located = {name: places[name] for name in LOCATED if saved["options"][name] is not None}
-    kept = {"set": [*saved["options"]["set"], f"stopping={_rule(saved)}"]}
+    others = [assignment for assignment in saved["options"]["set"] if not assignment.startswith("stopping=")]
+    kept = {"set": [*others, f"stopping={_rule(saved)}"]}
     return argparse.Namespace(**{**saved["options"], **kept, **located, **told, **free, "name": given.resume})
 
 

@@ -193,6 +193,12 @@ def test_more_unknown_names(refused: Refused, arguments: list[str], start: str) 
     assert fault.startswith(start)
 
 
+def test_a_rule_that_a_space_fixes_may_have_nothing_to_decide(refused: Refused) -> None:
+    """A short try of a space would be refused for the rule that it names for long ones."""
+    (fault,) = refused("--space", "smoke", "--epochs", "1", "--trials", "0")
+    assert fault.startswith("--trials must be ")
+
+
 def test_a_folder_may_be_called_like_a_backbone(tmp_path: Path, refused: Refused) -> None:
     """A folder called `tiny` or `none` in the current directory is taken for the backbone or its weights."""
     for name in ("tiny", "none"):

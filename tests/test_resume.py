@@ -130,6 +130,7 @@ def test_a_search_goes_on_with_the_rule_that_it_began_with(tmp_path: Path, saved
     options = resume.options(given, parser.parse_args([]))
 
     assert options.set == ["confirm=2", f"stopping={rule}"]
+    record.write_json(folder / "search.json", {"status": "interrupted", **asked, "options": vars(options)})
     assert resume.options(given, parser.parse_args([])).set == options.set
     assert request.check(options).rule.rungs == RULES[rule](space.load("finetune").budget, Objective()).rungs
     assert again(folder, asked, {**asked, "settings": {**settings, "stopping": rule}}) == []

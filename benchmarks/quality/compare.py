@@ -31,7 +31,7 @@ from search.machine import cpus
 from search.space import Space
 
 TRIALS = (24, 64)
-EPOCHS, PATIENCE = 16, 5
+EPOCHS = 16
 CLOSE = 0.5
 Maker = Callable[[Space, int, Path], Any]
 
@@ -78,7 +78,8 @@ def searched(table: str, tool: str, trials: int, seed: int, workers: int) -> Res
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
     with tempfile.TemporaryDirectory(prefix="quality-", dir=memory) as folder:
         made = tools()[tool](space, seed, Path(folder))
-        trace = replay(known, made, epochs=EPOCHS, patience=PATIENCE, workers=workers)
+        patience = int(str(space.settings["stop_patience"]))
+        trace = replay(known, made, epochs=EPOCHS, patience=patience, workers=workers)
     return result(float(known.curves.val[:, :EPOCHS].max()), trace)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.quality.replay import GO_ON, STOP
 from search import space
+from search.parameters import Depth, values
 from search.record import COMPLETED, DIVERGED, Point, Record, Row
 from search.searcher import Searcher
 from search.space import Space
@@ -37,11 +38,26 @@ def _variant(stopping: str, sampler: str = "tpe", *, starts: bool = True, **budg
     return made
 
 
+# The default's start points until November 2026: unfreeze depth, learning rate.
+TIMID = ((0, 1e-2), (1, 3e-3), ("half", 1e-3), ("all", 3e-4))
+
+
+def _november(space: Space) -> Variant:
+    """The default of November 2026, on the trials of today, which warm up."""
+    blocks, rest = max(values(space.search["unfreeze_depth"])), {"weight_decay": 1e-4, "dropout": 0.1}
+    start = [
+        {"unfreeze_depth": Depth().place(at, int(str(blocks))), "learning_rate": rate, "optimizer": "adam", **rest}
+        for at, rate in TIMID
+    ]
+    return Variant(replace(space, start=start, budget=replace(space.budget, first_rung=2)), stopping="asha")
+
+
 VARIANTS: Mapping[str, Callable[[Space], Variant]] = {
     "this project": lambda space: Variant(space, stopping=str(space.settings["stopping"])),
     "the trend, tpe without start points": _variant("trend", starts=False),
     "the trend, random": _variant("trend", "random", starts=False),
     "no rule, tpe": _variant("none"),
+    "the default of November": _november,
     "random + ASHA": _variant("asha", "random", starts=False, first_rung=2),
 }
 

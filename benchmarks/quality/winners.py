@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.quality.compare import EPOCHS, PATIENCE
+from benchmarks.quality.compare import EPOCHS
 from benchmarks.quality.ours import VARIANTS, Ours, declared
 from benchmarks.quality.replay import Trial, replay
 from benchmarks.quality.table import TABLES, load
@@ -63,11 +63,12 @@ def main() -> None:
     for name in options.tables:
         table = load(name)
         space = declared("finetune", table.blocks, trials=24, epochs=EPOCHS)
+        patience = int(str(space.settings["stop_patience"]))
         found: dict[str, list[float]] = {way: [] for way in WAYS}
         for seed in range(options.seeds):
             with tempfile.TemporaryDirectory(prefix="quality-") as folder:
                 tool = Ours(VARIANTS["the trend, random"](space), seed, Path(folder))
-                trials = replay(table, tool, epochs=EPOCHS, patience=PATIENCE, workers=2).trials
+                trials = replay(table, tool, epochs=EPOCHS, patience=patience, workers=2).trials
             for way, choose in WAYS.items():
                 found[way].append(chosen(trials, choose))
         columns.append(found)
