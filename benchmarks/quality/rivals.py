@@ -135,12 +135,6 @@ def _keras_tuner(space: Space, seed: int) -> Any:
     return Hyperband(space, seed)
 
 
-def _neps(space: Space, seed: int) -> Any:
-    from benchmarks.quality.rival_neps import PriorBand
-
-    return PriorBand(space, seed)
-
-
 def _syne_tune(method: str) -> Callable[[Space, int], Any]:
     def make(space: Space, seed: int) -> Any:
         from benchmarks.quality.rival_syne_tune import METHODS, SyneTune
@@ -165,5 +159,4 @@ MORE: dict[str, Callable[[Space, int], Any]] = {
     "Syne Tune: ASHA": _syne_tune("ASHA"),
     "Syne Tune: ASHA + CQR": _syne_tune("ASHA + CQR"),
     "Syne Tune: BOHB": _syne_tune("BOHB"),
-    "NePS: PriorBand": _neps,
 }
