@@ -5,10 +5,11 @@ The expected best of k trials of a search is computed from all that it ran, as i
 sampler that learns does better than that, so a search may gain a little more than is told here.
 """
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from search.findings import Findings
 from search.record import Row
@@ -40,10 +41,10 @@ def expected(values: Sequence[float], count: int) -> float:
     Args:
         count: from 1 to the number of the values.
     """
-    ways = math.comb(len(values), count)
-    return sum(
-        value * math.comb(place, count - 1) / ways for place, value in enumerate(sorted(values)) if place >= count - 1
-    )
+    known = np.sort(values)
+    places = np.arange(len(known) - 1, count - 1, -1)  # falling: how many ways make a place the best of those chosen
+    shares = count / len(known) * np.cumprod([1.0, *((places - count + 1) / places)])
+    return float(known[-1] + shares @ (known[::-1][: len(shares)] - known[-1]))
 
 
 def values(found: Findings) -> list[float]:

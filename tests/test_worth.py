@@ -22,6 +22,14 @@ def test_the_expected_best_is_that_over_all_choices(count: int) -> None:
     assert worth.expected(VALUES, count) == pytest.approx(best)
 
 
+def test_of_many_trials_as_of_few() -> None:
+    """The page of a long search would fail: the ways to choose half of them are more than a float can count."""
+    many = [number / 3000 for number in range(3000)]
+
+    assert worth.expected(many, 1500) == pytest.approx(1500 / 1501 * 3001 / 3000 - 1 / 3000)
+    assert worth.expected(many, 3000) == many[-1]
+
+
 def made(folder: Path, values: tuple[float, ...]) -> Made:
     """A search with trials of one epoch."""
     search = Made(folder / "photos")

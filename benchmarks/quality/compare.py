@@ -114,12 +114,12 @@ def _reached(until: Sequence[float]) -> str:
     return f"{middle:.0f}" if math.isfinite(middle) else "never"
 
 
-def draw(name: str, found: Mapping[str, Sequence[Result]], folder: Path) -> None:
+def draw(name: str, found: Mapping[str, Sequence[Result]], folder: Path, workers: int) -> None:
     """The mean regret of the longest searches against epochs and seconds."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
-    for what, label, axis in zip((0, 1), ("epochs", "seconds, two trials at a time"), axes, strict=True):
+    for what, label, axis in zip((0, 1), ("epochs", f"seconds, trials at a time: {workers}"), axes, strict=True):
         last = max(result.epochs if what == 0 else result.seconds for results in found.values() for result in results)
         first = min(result.steps[0][what] for results in found.values() for result in results)
         grid = np.geomspace(max(first, last / 1000), last, 200)
@@ -174,7 +174,7 @@ def main() -> None:
             print(f"## {name}: the best is {table.curves.val[:, :EPOCHS].max():.4f}\n")
             print("\n".join(markdown(head, lines)), "\n", flush=True)
             if options.pictures:
-                draw(name, longest, options.pictures)
+                draw(name, longest, options.pictures, options.workers)
 
 
 if __name__ == "__main__":
