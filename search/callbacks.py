@@ -15,7 +15,7 @@ from search import checkpoint
 from search.cache import Array
 from search.model import Network
 from search.settings import Value
-from search.space import Objective
+from search.space import ALL_EPOCHS, Objective
 
 Metrics = dict[str, float | int | str]
 Report = Callable[[Metrics], None]
@@ -116,7 +116,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
             if not math.isfinite(logs[name]):
                 return f"diverged: {name} is {logs[name]} in epoch {epoch}"
         if epoch == self._epochs:
-            return "all epochs"
+            return ALL_EPOCHS
         return "converged" if self.model.stop_training else ""
 
 

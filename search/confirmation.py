@@ -40,8 +40,9 @@ def due(request: Request, record: Record) -> list[dict[str, Any]]:
 def extended(request: Request, count: int) -> Request:
     """The request with room for so many confirming trials, none of which is stopped early."""
     space = request.space
-    longer = replace(space.budget, trials=space.budget.trials + count)
-    return replace(request, space=replace(space, budget=longer, fixed={**space.fixed, "stopping": "none"}))
+    longer = replace(space.budget, trials=space.budget.trials + count, epochs=space.longest)
+    fixed = {**space.fixed, "stopping": "none", "finish_epochs": 0}
+    return replace(request, space=replace(space, budget=longer, fixed=fixed))
 
 
 class Confirmation(tune.search.Searcher):  # type: ignore[misc]

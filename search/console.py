@@ -256,7 +256,10 @@ def unfinished(best: Row) -> str:
     """That the winner might have become better still, in a few words; empty where it had stopped to."""
     if best.state != COMPLETED or best.best_epoch != best.epochs:
         return ""
-    return f"trial {best.trial} was still getting better at its last epoch, {best.epochs}: more --epochs may pay"
+    return (
+        f"trial {best.trial} was still getting better at its last epoch, {best.epochs}: more --epochs may pay, "
+        f"or --set finish_epochs={2 * best.epochs}, which gives more to the best trials alone"
+    )
 
 
 def model(metrics: Mapping[str, Any]) -> str:

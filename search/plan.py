@@ -19,9 +19,10 @@ def summary(request: Request) -> str:
     """The request in a line, for the user."""
     settings, budget = request.space.settings, request.space.budget
     confirming = f", and {request.space.confirming} that confirm the best" if request.space.confirming else ""
+    longer = f", the best ones of at most {request.space.longest}" if request.space.longest > budget.epochs else ""
     images = "/".join(str(len(items)) for items in request.images.items.values())
     return (
-        f"search {request.folder.name}: {budget.trials} trials of at most {budget.epochs} epochs{confirming}, "
+        f"search {request.folder.name}: {budget.trials} trials of at most {budget.epochs} epochs{longer}{confirming}, "
         f"backbone {settings['backbone']} with weights {request.weights}, "
         f"{images} images of {len(request.images.classes)} classes at {request.image_size} pixels"
     )

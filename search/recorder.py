@@ -20,7 +20,7 @@ from search.ranking import ranked
 from search.record import COMPLETED, FAILED, RUNNING, STOPPED, Record, Row
 from search.scheduler import Scheduler
 from search.searcher import Searcher
-from search.space import Space
+from search.space import ALL_EPOCHS, Space
 from search.tensorboard import Directory
 
 SAME_FAILURE_LIMIT = 3
@@ -118,6 +118,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         with self._storing():
             process = f"{result.get('hostname')} {result.get('pid')}"
             rung = self.scheduler.stopped.get(number)
+            if rung == self._space.budget.epochs:  # it ran as many as all others
+                rung, metrics["ending"] = None, ALL_EPOCHS
             stopped = {"rung": rung, "rule": self.scheduler.rule.name} if rung else {}
             row = self._note(number, "epoch", metrics=metrics, process=process, **stopped)
             if row and row.val_accuracy is not None and row.val_loss is not None:

@@ -27,6 +27,7 @@ from search.question import Question
 from search.record import NAME, SEED, Record
 from search.settings import SETTINGS, Value, read_assignments
 from search.stopping import RULES
+from search.stopping.finish import Finish
 from search.stopping.rule import Rule
 from search.trial import Configuration
 
@@ -103,7 +104,9 @@ class Request:
     @property
     def rule(self) -> Rule:
         """Decides which trials stop for the sake of others."""
-        return RULES[str(self.space.settings["stopping"])](self.space.budget, self.space.objective)
+        budget, objective = self.space.budget, self.space.objective
+        rule = RULES[str(self.space.settings["stopping"])](budget, objective)
+        return Finish(rule, budget, objective) if self.space.longest > budget.epochs else rule
 
     def configuration(self, number: str, chosen: Mapping[str, Value], deadline: float = math.inf) -> Configuration:
         """The configuration of trial `number`, with the parameters that were chosen for it.
@@ -116,7 +119,7 @@ class Request:
         return Configuration(
             trial=number,
             parameters=self.space.parameters(chosen),
-            epochs=self.space.budget.epochs,
+            epochs=self.space.longest,
             seed=int(str(chosen.get(SEED, self.seed))),
             objective=self.space.objective,
             backbone=str(settings["backbone"]),
@@ -345,8 +348,10 @@ def _space(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) ->
 
 
 def _rule_faults(asked: space.Space, name: Value) -> list[str]:
-    """That the stopping rule that was asked for by name is left nothing to decide by the budget."""
+    """That the budget leaves the stopping rule that was asked for by name nothing to decide, or the best no epochs."""
     budget = asked.budget
+    if found := asked.finish_faults():
+        return found
     if name == "none" or asked.faults() or RULES[str(name)](budget, asked.objective).rungs:
         return []
     return [

@@ -155,7 +155,7 @@ def _run(
         try:
             from search import tune
 
-            display = Display(user, asked.space.budget, record.rows)
+            display = Display(user, replace(asked.space.budget, epochs=asked.space.longest), record.rows)
             outcome = tune.run(asked, record, display, preparation, cluster=cluster, resume=resumed)
         except StorageError as error:
             _close(record, "failed")

@@ -189,7 +189,8 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
         if ending:
             self._tell(trial_id, *_told(ending, result["objective"]))
         elif not result.get("paused"):
-            self._tell(trial_id, TrialState.PRUNED)
+            whole = result["epoch"] >= self._space.budget.epochs
+            self._tell(trial_id, *((TrialState.COMPLETE, result["objective"]) if whole else (TrialState.PRUNED,)))
 
     def close(self) -> None:
         """Leave no trial running: one that was cut off is PRUNED at its last epoch, or FAIL if it has none."""

@@ -89,6 +89,9 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "sampler": Setting("who proposes configurations", "tpe", choices=("tpe", "random", "qmc", "gp")),
     "stopping": Setting("which trials stop for the sake of others", "trend", choices=("trend", "asha", "none")),
+    "finish_epochs": Setting(
+        "epochs that the best trials may run in all while they get better; 0: as many as all others", 0, low=0, high=1e6
+    ),
     "unfreeze_depth": Setting("blocks trained, counted from the top; 0: the head alone", 0, low=0, searchable=True),
     "learning_rate": Setting("the optimizer's first rate", 1e-3, low=0, high=100, above=True, searchable=True),
     "optimizer": Setting("what takes the steps", "adam", choices=("adam", "sgd"), searchable=True),

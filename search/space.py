@@ -22,6 +22,7 @@ from search.settings import SETTINGS, Value
 
 __all__ = ["Budget", "Choice", "Depth", "Float", "Int", "Objective", "Space", "load"]
 
+ALL_EPOCHS = "all epochs"  # why a trial ends that has run as many as it may
 FURTHER_SEEDS = 2
 METRICS = {"val_accuracy": "max", "val_loss": "min"}
 
@@ -123,7 +124,7 @@ class Space:
             *self._fixed_faults(),
             *self._when_faults(),
             *self._start_faults(),
-            *self.budget.faults(),
+            *(self.budget.faults() or self.finish_faults()),
             *([] if self.objective.metric in METRICS else [unknown("objective", self.objective.metric, METRICS)]),
         ]
 
@@ -178,6 +179,13 @@ class Space:
             elif fault := SETTINGS[name].fault(name, value):
                 found.append(f"fixed: {fault}")
         return found
+
+    def finish_faults(self) -> list[str]:
+        """That the best trials would have no more epochs than all others."""
+        asked = self.settings["finish_epochs"]
+        if SETTINGS["finish_epochs"].fault("", asked) or not asked or self.longest > self.budget.epochs:
+            return []
+        return [f"finish_epochs must be 0, or more than the {self.budget.epochs} epochs of every trial; got {asked}"]
 
     def _when_faults(self) -> list[str]:
         found = []
@@ -269,6 +277,11 @@ class Space:
     def max_failures(self) -> int:
         """How often a trial whose process dies goes on."""
         return int(str(self.settings["max_failures"]))
+
+    @property
+    def longest(self) -> int:
+        """The epochs that a trial runs at most, the best ones included."""
+        return max(self.budget.epochs, int(str(self.settings["finish_epochs"])))
 
     @property
     def confirming(self) -> int:

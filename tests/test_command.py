@@ -193,6 +193,12 @@ def test_more_unknown_names(refused: Refused, arguments: list[str], start: str) 
     assert fault.startswith(start)
 
 
+def test_epochs_for_the_best_are_more_than_those_for_all(refused: Refused) -> None:
+    """The best trials would end before the others, or nothing of what was asked would come."""
+    (fault,) = refused("--space", "finetune", "--set", "finish_epochs=16", here=True)
+    assert fault == "finish_epochs must be 0, or more than the 16 epochs of every trial; got 16"
+
+
 def test_a_rule_that_a_space_fixes_may_have_nothing_to_decide(refused: Refused) -> None:
     """A short try of a space would be refused for the rule that it names for long ones."""
     (fault,) = refused("--space", "smoke", "--epochs", "1", "--trials", "0")

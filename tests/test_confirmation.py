@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -99,6 +99,20 @@ def test_confirming_trials_are_never_stopped_early() -> None:
 
     assert RULES[str(longer.space.settings["stopping"])](longer.space.budget, longer.space.objective).rungs == ()
     assert longer.space.budget.trials == len(SEARCHED) + 4
+
+
+def test_confirming_trials_run_as_long_as_the_best() -> None:
+    """A configuration that won at its thirtieth epoch would be confirmed by others of nine."""
+
+    @dataclass(frozen=True)
+    class Asked:
+        space: Space
+
+    space = asked(2).space
+    longer: Any = confirmation.extended(Asked(replace(space, fixed={"finish_epochs": 30})), 4)  # type: ignore[arg-type]
+
+    assert longer.space.budget.epochs == longer.space.longest == 30
+    assert longer.space.faults() == []
 
 
 def test_the_searcher_gives_each_once() -> None:

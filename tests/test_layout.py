@@ -47,6 +47,7 @@ ORDER = (
     "ranking",
     "stopping",
     "stopping.asha",
+    "stopping.finish",
     "stopping.none",
     "stopping.trend",
     "stopping.rule",

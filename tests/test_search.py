@@ -23,6 +23,7 @@ from searches import PATIENCE_S, command, in_the_middle, long_space, rows, run, 
 
 from search import record, tune
 from search.space import Budget, Float, Space
+from search.stopping.finish import BEST
 
 pytestmark = pytest.mark.slow
 
@@ -379,6 +380,21 @@ def test_half_precision(tmp_path: Path) -> None:
     assert kept == {"float16", "float32"}
     assert all(float(row["val_accuracy"]) > 0.7 for row in rows(tmp_path / "results" / "half"))
     assert metrics["test_accuracy"] > 0.7
+
+
+def test_the_best_trials_go_on(tmp_path: Path) -> None:
+    """All would run longer, or none; or those that do not would be told to be stopped, and be worse for Optuna."""
+    space = long_space(tmp_path, trials=6, epochs=3)
+    done = run(tmp_path, "--space", space, "--name", "longer", "--set", "finish_epochs=8")
+    assert done.returncode == 0, done.stderr
+    search = tmp_path / "results" / "longer"
+    known = rows(search)
+
+    assert {row["epochs"] for row in known} == {"3", "8"}
+    assert {(row["state"], row["reason"]) for row in known} == {("completed", "all epochs")}
+    assert {trial.state for trial in study(search).trials} == {TrialState.COMPLETE}
+    assert sum(row["epochs"] == "8" for row in known) >= BEST
+    assert "6 trials of at most 3 epochs, the best ones of at most 8" in done.stdout + done.stderr
 
 
 def test_diverged_trial_of_an_own_space(tmp_path: Path) -> None:

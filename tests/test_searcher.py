@@ -282,6 +282,16 @@ def test_a_trial_that_ended_by_itself_is_complete(search: Search, ending: str) -
     assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.7, {1: 0.5, 2: 0.7})
 
 
+def test_a_trial_that_ran_as_long_as_all_others_is_complete(search: Search) -> None:
+    """Where only the best go on after that, the others would be taken for worse than any that converged sooner."""
+    search.suggest()
+    search.epoch("t0", 4, 0.5)
+    search.end("t0", SPACE.budget.epochs, 0.7)
+    (trial,) = search.trials
+
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.7)
+
+
 def test_a_diverged_trial_has_failed(search: Search) -> None:
     """Ray's own leaves it running for ever; or its best epoch would recommend a rate at which training breaks."""
     search.suggest()
@@ -450,7 +460,7 @@ def test_a_resumed_search_goes_on_as_the_other_would_have(tmp_path: Path, sample
         search = Search(tmp_path / name, sampler)
         for number in range(14):
             rate = search.suggest()["learning_rate"]
-            search.end(f"t{number}", 5, rate, "" if number % 3 else "all epochs")
+            search.end(f"t{number}", *((4, rate) if number % 3 else (5, rate, "all epochs")))
         search.suggest()
         search.epoch("t14", 1, 0.5)
         return search

@@ -13,6 +13,7 @@ from search.record import Point
 from search.settings import SETTINGS
 from search.space import METRICS, Budget, Objective
 from search.stopping import RULES
+from search.stopping.finish import BEST, Finish
 from search.stopping.rule import Curve, Rule
 
 BUDGET = Budget(trials=40, epochs=16, first_rung=2, reduction_factor=3)
@@ -168,6 +169,32 @@ def test_asha_decides_as_rays_own(seed: int) -> None:
             stopped[one] = epoch
 
     assert decided(RULES["asha"](BUDGET, Objective()), "val_accuracy", seed)[1] == stopped
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_only_the_best_go_on_after_the_last_epoch(name: str, metric: str) -> None:
+    """All would, and cost as much as all they did before; or the winner would not."""
+    objective = Objective(metric)
+    rule = Finish(RULES[name](BUDGET, objective), BUDGET, objective)
+    upto = dict.fromkeys(range(1, BUDGET.epochs), 0.0)
+    others = [curve({**upto, BUDGET.epochs: 0.1 * place}, metric, by_itself=True) for place in range(9)]
+    later = [curve({**upto, BUDGET.epochs: 0.1, BUDGET.epochs + 5: 0.9}, metric)] * BEST  # it is not looked ahead
+
+    def stops(value: float) -> bool:
+        return rule.stops(curve({**upto, BUDGET.epochs: value}, metric), [*others, *later, Curve({}, by_itself=True)])
+
+    assert rule.rungs == (*RULES[name](BUDGET, objective).rungs, BUDGET.epochs)
+    assert not stops(0.9)
+    assert not stops(0.65)  # two were better
+    assert stops(0.55)
+
+
+def test_the_rule_decides_before_the_best_go_on() -> None:
+    """A search that gives more epochs to its best would save none with the others."""
+    rule = Finish(RULES["trend"](BUDGET, Objective()), BUDGET, Objective())
+
+    assert rule.stops(GONE, [STILL] * 9)
+    assert not rule.stops(BACK, [STILL] * 9)
 
 
 def losses(*values: float) -> Curve:
