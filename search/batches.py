@@ -123,9 +123,6 @@ def fit(model: Fitted, feeder: Feeder, epoch: int, epochs: int, steps: Sequence[
     """Fit from epoch `epoch`, counted from 0, to `epochs`."""
     feeder.open(model)
     train, validation = model.train.steps(), model.val.steps()
-    # Metrics make their variables when they are first used; made in training, they would have its step traced twice.
-    if model.test_function is None:
-        model.evaluate(validation.take(1), verbose=0)
     spread = {"initial_epoch": epoch, "epochs": epochs, "shuffle": False, "verbose": 0}
     model.fit(train, validation_data=validation, callbacks=[feeder, *steps], **spread)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from search.backbones import Backbone, between, pool, prepared
 from search.batches import STEPS_PER_EXECUTION, Fitted, Split
@@ -62,39 +63,74 @@ class Warmup:
     def __init__(self) -> None:
         self.warmup_steps = keras.Variable(0.0, trainable=False, name="warmup_steps")
 
-    def rate(self, learning_rate: Any, iterations: Any) -> Any:
-        """The rate of a step, from what it is once warm and the steps before."""
-        done = keras.ops.cast(iterations, "float32") + 1.0
+    def rate(self, learning_rate: Any, done: Any) -> Any:
+        """The rate of a step, from what it is once warm and the steps with it, a float."""
         return learning_rate * keras.ops.minimum(done / keras.ops.maximum(self.warmup_steps, 1.0), 1.0)
 
 
 class Adam(keras.optimizers.Adam):  # type: ignore[misc]
-    """Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980) that warms up."""
+    """Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980) that warms up.
+
+    The arithmetic is Keras's, in one operation of TensorFlow for each variable, where Keras has twenty: a network is
+    traced in half the time.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.warmup = Warmup()
+        self._scalars: tuple[Any, Any, Any] = (0.0, 0.0, 0.0)
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Move all variables."""
+        done = keras.ops.cast(self.iterations, "float32") + 1.0
+        powers = keras.ops.power(self.beta_1, done), keras.ops.power(self.beta_2, done)
+        self._scalars = (self.warmup.rate(self.learning_rate, done), *powers)
+        super().apply(grads, trainable_variables)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ARG002
         """Move one variable."""
-        super().update_step(gradient, variable, self.warmup.rate(learning_rate, self.iterations))
+        index, dtype = self._get_variable_index(variable), variable.dtype
+        rate, first, second = (tf.cast(scalar, dtype) for scalar in self._scalars)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=first,
+            beta2_power=second,
+            lr=rate,
+            beta1=tf.constant(self.beta_1, dtype),
+            beta2=tf.constant(self.beta_2, dtype),
+            epsilon=tf.constant(self.epsilon, dtype),
+            grad=tf.cast(gradient, dtype),
+        )
 
 
 class Momentum(keras.optimizers.SGD):  # type: ignore[misc]
-    """Stochastic gradient descent that warms up. Its momentum is a variable: another one needs no new trace."""
+    """Stochastic gradient descent that warms up, with Keras's arithmetic.
+
+    Its momentum is a variable: another one needs no new trace.
+    """
 
     def __init__(self) -> None:
         super().__init__(momentum=0.9)  # not 0, for which Keras keeps no velocities
         self.momentum = keras.Variable(0.9, trainable=False, name="momentum")
         self.warmup = Warmup()
+        self._rate: Any = 0.0
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Move one variable; the formula is Keras's."""
-        velocity = self.momentums[self._get_variable_index(variable)]
-        rate = keras.ops.cast(self.warmup.rate(learning_rate, self.iterations), variable.dtype)
-        momentum = keras.ops.cast(self.momentum, variable.dtype)
-        self.assign(velocity, velocity * momentum - keras.ops.cast(gradient, variable.dtype) * rate)
-        self.assign_add(variable, velocity)
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Move all variables."""
+        self._rate = self.warmup.rate(self.learning_rate, keras.ops.cast(self.iterations, "float32") + 1.0)
+        super().apply(grads, trainable_variables)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ARG002
+        """Move one variable."""
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=self.momentums[self._get_variable_index(variable)].value.handle,
+            lr=tf.cast(self._rate, variable.dtype),
+            grad=tf.cast(gradient, variable.dtype),
+            momentum=tf.cast(self.momentum.value, variable.dtype),
+        )
 
 
 @dataclass(frozen=True)
@@ -166,6 +202,8 @@ def _compile(fitted: Fitted, optimizer: str) -> tuple[Array | None, ...]:
     spread = {"jit_compile": False, "steps_per_execution": STEPS_PER_EXECUTION}
     fitted.compile(optimizer=made, loss=LOSS, metrics=["accuracy"], **spread)
     fitted.optimizer.build(fitted.trainable_variables)
+    # Metrics make their variables when they are first used; made in a step, they would have it traced twice.
+    fitted.compute_metrics(None, np.zeros(1), np.eye(1, fitted.output_shape[-1]))
     return tuple(None if len(variable.shape) else np.asarray(variable) for variable in fitted.optimizer.variables)
 
 
