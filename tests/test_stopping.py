@@ -228,6 +228,14 @@ def test_who_was_better_before_is_judged_by_that() -> None:
     assert not RULES["trend"](BUDGET, Objective()).stops(losses(0.4, 0.5, 0.7, 0.8), [STILL] * 9)
 
 
+def test_who_is_ahead_goes_on_wherever_its_loss_is_heading() -> None:
+    """On small data the loss rises where the accuracy still does, and the best trial would be stopped for it."""
+    rule = RULES["trend"](BUDGET, Objective())
+    surer = Curve({epoch: Point(0.7 + 0.01 * epoch, 0.7 + 0.01 * epoch, 0.5 + 0.1 * epoch) for epoch in range(1, 5)})
+
+    assert not rule.stops(surer, [STILL] * 9)
+
+
 def test_a_loss_that_is_no_number_is_the_worst() -> None:
     """One epoch beyond all numbers would end the search."""
     rule = RULES["trend"](BUDGET, Objective())

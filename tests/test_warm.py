@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 from conftest import Toy
 
-from search import backbones, batches, callbacks, features, machine, model, trial, warm
+from search import backbones, batches, callbacks, features, machine, model, optimizers, trial, warm
 from search.backbones import Source
 from search.cache import Array
 from search.data import silent
@@ -113,12 +113,12 @@ def trials(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Trials:
 # optimizers
 
 
-@pytest.mark.parametrize("kind", [model.Adam, model.Momentum])
+@pytest.mark.parametrize("kind", [optimizers.Adam, optimizers.Momentum])
 @pytest.mark.parametrize("scaled", [False, True], ids=["", "scaled"])
 def test_an_optimizer_moves_as_kerass_own(kind: type, scaled: bool) -> None:
     """A search would find other rates than those that the same network is trained with elsewhere."""
     own, rate, warmup = kind(), 0.1, 4
-    keras_own = keras.optimizers.Adam(rate) if kind is model.Adam else keras.optimizers.SGD(rate, momentum=0.9)
+    keras_own = keras.optimizers.Adam(rate) if kind is optimizers.Adam else keras.optimizers.SGD(rate, momentum=0.9)
     own.learning_rate = rate
     own.warmup.warmup_steps.assign(warmup)
     numbers = np.random.default_rng(0)
