@@ -2,20 +2,28 @@
 
 The greedy soup of Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves accuracy
 without increasing inference time" (https://arxiv.org/abs/2203.05482). Trials of one search begin with the same backbone
-and the same probe's head, so that their weights can be averaged, across unfreeze depths too.
+and the same probe's head, so that their weights can be averaged, across unfreeze depths too. What helps is told by the
+loss, for a few hundred images hardly tell accuracies apart; but no mean is taken whose objective is below that of the
+best model.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from search.cache import Array
 
 Name = TypeVar("Name")
-Value = tuple[float, float]
 Weights = Sequence[Array]
+
+
+class Judged(NamedTuple):
+    """What a model is worth, on the validation images."""
+
+    accuracy: float
+    loss: float
 
 
 @dataclass(frozen=True)
@@ -25,35 +33,42 @@ class Soup(Generic[Name]):
     Args:
         names: of what is in it, the first one's first.
         weights: the mean.
-        value: what the judge says of it; `alone` what it says of the first one.
+        worth: what the judge says of it.
     """
 
     names: tuple[Name, ...]
     weights: list[Array]
-    value: Value
-    alone: Value
+    worth: Judged
 
 
 def greedy(
-    best: tuple[Name, Weights], others: Iterable[tuple[Name, Weights]], judge: Callable[[Weights], Value]
-) -> Soup[Name]:
-    """Add one model after the other to the mean, and keep each that makes it better.
+    best: tuple[Name, Weights],
+    others: Iterable[tuple[Name, Weights]],
+    judge: Callable[[Weights], Judged],
+    objective: Callable[[Judged], float],
+) -> tuple[Soup[Name], Soup[Name]]:
+    """Add one model after the other to the mean, and keep each that makes its loss less.
 
     Args:
         best: name and weights of the best model, which is always in it.
         others: likewise, the better ones first; each is asked for once.
-        judge: the value of a model with such weights, the higher the better.
+        judge: what a model with such weights is worth.
+        objective: of the search, the higher the better.
+
+    Returns:
+        The best model alone, and the last of the means whose objective is no less; where there is none, the same again.
     """
     name, weights = best
-    alone = judge(weights)
-    soup = Soup((name,), [np.asarray(each) for each in weights], alone, alone)
+    alone = mean = taken = Soup((name,), [np.asarray(each) for each in weights], judge(weights))
     for name, weights in others:
-        count = len(soup.names)
-        mixed = [_mean(mean, np.asarray(each), count) for mean, each in zip(soup.weights, weights, strict=True)]
-        value = judge(mixed)
-        if value > soup.value:
-            soup = Soup((*soup.names, name), mixed, value, alone)
-    return soup
+        count = len(mean.names)
+        mixed = [_mean(each, np.asarray(added), count) for each, added in zip(mean.weights, weights, strict=True)]
+        worth = judge(mixed)
+        if worth.loss < mean.worth.loss:
+            mean = Soup((*mean.names, name), mixed, worth)
+            if objective(worth) >= objective(alone.worth):
+                taken = mean
+    return alone, taken
 
 
 def _mean(mean: Array, added: Array, count: int) -> Array:

@@ -211,24 +211,25 @@ def _mixed(
     from search import soup
     from search.errors import CheckpointError
 
-    up = configuration.objective.metric != "val_loss"
-
-    def judge(weights: Sequence[Any]) -> tuple[float, float]:
+    def judge(weights: Sequence[Any]) -> soup.Judged:
         model.set_weights(weights)
         answers = judged()
-        return (answers.accuracy, -answers.loss) if up else (-answers.loss, answers.accuracy)
+        return soup.Judged(answers.accuracy, answers.loss)
 
     def candidates() -> Iterator[tuple[str, list[Any]]]:
         for other, epoch in others:
             with contextlib.suppress(CheckpointError):
                 yield other.trial, _best(other, epoch)[1].get_weights()
 
-    mixed = soup.greedy((configuration.trial, model.get_weights()), candidates(), judge)
+    def objective(worth: soup.Judged) -> float:
+        return -worth.loss if configuration.objective.metric == "val_loss" else worth.accuracy
+
+    alone, mixed = soup.greedy((configuration.trial, model.get_weights()), candidates(), judge, objective)
     model.set_weights(mixed.weights)
-    if len(mixed.names) == 1:
+    if mixed is alone:
         return {}
-    found, before = (value[0 if up else 1] for value in (mixed.value, mixed.alone))
-    return {"val_accuracy": found, "soup": {"trials": list(mixed.names), "alone": {"val_accuracy": before}}}
+    about = {"trials": list(mixed.names), "alone": {"val_accuracy": alone.worth.accuracy}}
+    return {"val_accuracy": mixed.worth.accuracy, "soup": about}
 
 
 def show_tested(configuration: Configuration, exported: Exported, folder: Path) -> None:

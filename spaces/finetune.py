@@ -1,8 +1,9 @@
 """How deep should the backbone be unfrozen, at what learning rate, with which regularisation?
 
 Run       python -m search.run --space finetune --data photos/ --backbone MobileNetV2
-Cost      16 trials of at most 16 epochs; ASHA stops most of them after 4 or 12, by where their loss is heading
-Expect    on the built-in digits with tiny, seed 0: test accuracy 0.9866 in three runs, a minute and a half on two cores
+Cost      16 trials of at most 16 epochs; after 4 and 12 those stop that are behind, also in where their loss is heading
+Expect    on the built-in digits with tiny, seed 0: test accuracy 0.9922 in ten runs, a minute on two cores; with nine
+          other seeds 0.9777 to 0.9866
 Compare   unfreeze_depth and learning_rate decide; the optimizer, weight decay and dropout are nuisances to be set well
 """
 
@@ -17,7 +18,7 @@ space = Space(
         "weight_decay": Float(1e-6, 1e-1, log=True),
         "dropout": Float(0.0, 0.5),
     },
-    fixed={"warmup_epochs": 2.0, "plateau_patience": 2, "stop_patience": 4},
+    fixed={"warmup_epochs": 2.0, "plateau_patience": 2, "stop_patience": 4, "soup": 8},
     when={"momentum": ("optimizer", "sgd")},
     # Low rates and high ones: how high a rate a network bears depends on it, and what it does not bear is stopped soon.
     start=[

@@ -113,6 +113,15 @@ def test_the_nearest_regularisation_counts() -> None:
     assert curves_at(known, Plane(2, "adam", 1e-5, 0.0), 1e-3)[0].val[0] != 0.77
 
 
+def test_the_nearest_depth_counts() -> None:
+    """A table whose network is too deep to be recorded whole would answer nothing."""
+    known = made()
+    deepest = known.depths[-1]
+
+    asked, found = (curves_at(known, Plane(depth, "adam", 1e-4, 0.1), 1e-3)[0] for depth in (deepest + 1, deepest))
+    assert (asked.val == found.val).all()
+
+
 def test_workers_share_the_time() -> None:
     """Seconds would be those of one worker, or of none that waits for another."""
     pair = [configuration(0), configuration(2)]
@@ -179,6 +188,7 @@ def test_our_search_finds_a_good_one(stopping: str, tmp_path: Path) -> None:
     assert (stopped > 0) == (stopping == "asha")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # theirs
 @pytest.mark.parametrize("name", [*RIVALS, *MORE])
 def test_every_rival_searches(name: str) -> None:
     """A rival would look bad for what the benchmark does to it."""

@@ -74,7 +74,7 @@ def _rival(make: Callable[[Space, int], Any]) -> Maker:
 def searched(table: str, tool: str, trials: int, seed: int, workers: int) -> Result:
     """One search on a table."""
     known = load(table)
-    space = declared("finetune", known.blocks, trials=trials, epochs=EPOCHS)
+    space = declared("finetune", known.depths[-1], trials=trials, epochs=EPOCHS)
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
     with tempfile.TemporaryDirectory(prefix="quality-", dir=memory) as folder:
         made = tools()[tool](space, seed, Path(folder))

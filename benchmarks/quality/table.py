@@ -82,6 +82,11 @@ class Table:
     blocks: int
 
     @property
+    def depths(self) -> list[int]:
+        """The unfreeze depths that are recorded; a search is among these."""
+        return sorted({plane.unfreeze_depth for plane in self.planes})
+
+    @property
     def best(self) -> float:
         """The best validation accuracy of any epoch of any configuration."""
         return float(self.curves.val.max())
@@ -134,17 +139,17 @@ def curves_at(table: Table, plane: Plane, rate: float) -> tuple[Curves, float]:
 
     Which one is chance, the likelier the nearer it is in the logarithm of the rate, and always the same for the same
     configuration. So every curve was really trained: the mean of two would be smoother, and its best epoch worse. The
-    unfreeze depth and the optimizer must be recorded; of weight decay and dropout the nearest recorded ones are meant.
+    optimizer must be recorded; of unfreeze depth, weight decay and dropout the nearest recorded ones are meant.
 
     Args:
         plane: all but the rate.
         rate: within those of the table.
     """
+    depth = min(table.depths, key=lambda known: abs(known - plane.unfreeze_depth))
     alike = [
         row
         for row, known in enumerate(table.planes)
-        if (known.unfreeze_depth, known.optimizer) == (plane.unfreeze_depth, plane.optimizer)
-        and _spans(table, known, rate)
+        if (known.unfreeze_depth, known.optimizer) == (depth, plane.optimizer) and _spans(table, known, rate)
     ]
     nearest = min((table.planes[row] for row in alike), key=lambda known: _distance(known, plane))
     rows = [row for row in alike if table.planes[row] == nearest]

@@ -62,7 +62,7 @@ def main() -> None:
     columns = []
     for name in options.tables:
         table = load(name)
-        space = declared("finetune", table.blocks, trials=24, epochs=EPOCHS)
+        space = declared("finetune", table.depths[-1], trials=24, epochs=EPOCHS)
         patience = int(str(space.settings["stop_patience"]))
         found: dict[str, list[float]] = {way: [] for way in WAYS}
         for seed in range(options.seeds):
