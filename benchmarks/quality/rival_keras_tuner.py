@@ -3,7 +3,9 @@
 import contextlib
 import io
 import math
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +24,8 @@ class Hyperband:
 
     def __init__(self, space: Space, seed: int) -> None:
         self._space = space
-        self._folder = tempfile.TemporaryDirectory(prefix="keras-tuner-")
+        folder = tempfile.mkdtemp(prefix="keras-tuner-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         parameters = keras_tuner.HyperParameters()
         for name, of in space.search.items():
             _declare(parameters, name, of)
@@ -36,7 +39,7 @@ class Hyperband:
             max_consecutive_failed_trials=10**9,
         )
         self._oracle.verbose = 0
-        self._oracle._set_project_dir(self._folder.name, "search")
+        self._oracle._set_project_dir(folder, "search")
         self._roots: dict[str, str] = {}  # its trial → the one whose training it goes on with
         self._running: dict[str, Any] = {}
         self._asked = 0
