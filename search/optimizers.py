@@ -1,7 +1,6 @@
 """Adam and SGD as a search needs them: what it varies is in variables, and they are traced fast.
 
-One operation of TensorFlow moves a variable, where Keras has up to twenty: a network of 47 of them is traced in 1.7
-seconds less. The arithmetic is Keras's.
+One operation of TensorFlow moves a variable, where Keras has up to twenty. The arithmetic is Keras's.
 """
 
 from typing import Any
