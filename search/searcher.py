@@ -36,8 +36,8 @@ def build_sampler(sampler: str, seed: int) -> BaseSampler:
     """The Optuna sampler of that name, with every option that changes its proposals pinned.
 
     `tpe`: multivariate tree-structured Parzen estimator (Falkner et al. 2018, https://arxiv.org/abs/1807.01774); trials
-    still running repel new ones. `qmc`: scrambled Sobol points. `gp`: Gaussian process; it learns from completed trials
-    alone. Parameters that exist only under a condition are sampled on their own.
+    still running repel new ones. `qmc`: scrambled Sobol points. `gp`: see `Gaussian`. Parameters that exist only under
+    a condition are sampled on their own.
     """
     match sampler:
         case "tpe":
@@ -54,9 +54,38 @@ def build_sampler(sampler: str, seed: int) -> BaseSampler:
         case "qmc":
             return QMCSampler(qmc_type="sobol", scramble=True, seed=seed, warn_independent_sampling=False)
         case "gp":
-            return GPSampler(seed=seed, n_startup_trials=10, deterministic_objective=False)
+            return Gaussian(seed=seed, n_startup_trials=10, deterministic_objective=False)
         case _:
             raise ValueError(f"unknown sampler {sampler!r}")
+
+
+class Gaussian(GPSampler):
+    """Optuna's Gaussian process, but it learns from stopped trials too, by what they had reached."""
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The parameters that all trials have."""
+        return super().infer_relative_search_space(_all_complete(study), trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Where the largest improvement is expected."""
+        seen = _all_complete(study)
+        return super().sample_relative(seen, seen.trials[trial.number], search_space)
+
+
+def _all_complete(study: optuna.Study) -> optuna.Study:
+    """A study in which stopped trials are complete."""
+    seen = optuna.create_study(direction=study.direction)
+    for trial in study.get_trials(deepcopy=False):
+        reached = trial.state == TrialState.PRUNED and trial.intermediate_values
+        seen.add_trial(_complete(trial) if reached else trial)
+    return seen
+
+
+def _complete(stopped: FrozenTrial) -> FrozenTrial:
+    reached = max(stopped.intermediate_values.items())[1]
+    return optuna.create_trial(value=reached, params=stopped.params, distributions=stopped.distributions)
 
 
 class Fresh(BaseSampler):

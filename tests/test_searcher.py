@@ -183,19 +183,22 @@ def test_tpe_is_what_the_docstring_says() -> None:
     assert (sampler._n_startup_trials, sampler._n_ei_candidates) == (10, 24)
 
 
-def test_tpe_learns_from_stopped_trials(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_a_sampler_learns_from_stopped_trials(tmp_path: Path, sampler: str) -> None:
     """With the stopped trials unseen, the sampler would go on proposing what ASHA always stops."""
+    if sampler == "gp":
+        pytest.importorskip("torch")
     search = Search(
         tmp_path / "journal",
-        "tpe",
+        sampler,
         space=Space(search={"dropout": Float(0.0, 0.9)}, budget=Budget(trials=40, epochs=5), name="toy"),
     )
-    for number in range(24):
-        dropout = search.suggest()["dropout"]
-        search.end(f"t{number}", 1, 1 - dropout)
-    later = [search.suggest()["dropout"] for _ in range(6)]
+    found = []
+    for number in range(30):
+        found.append(search.suggest()["dropout"])
+        search.end(f"t{number}", 1, 1 - (found[-1] - 0.1) ** 2)
 
-    assert max(later) < 0.45
+    assert max(found[24:]) < 0.45
 
 
 FINITE = Space(
