@@ -24,7 +24,14 @@ space = Space(
     start=[
         {"unfreeze_depth": "all", "learning_rate": 1e-3, "optimizer": "adam", "weight_decay": 1e-4, "dropout": 0.1},
         {"unfreeze_depth": "half", "learning_rate": 3e-3, "optimizer": "adam", "weight_decay": 1e-4, "dropout": 0.1},
-        {"unfreeze_depth": "all", "learning_rate": 3e-3, "optimizer": "adam", "weight_decay": 1e-4, "dropout": 0.1},
+        {
+            "unfreeze_depth": "half",
+            "learning_rate": 2e-2,
+            "optimizer": "sgd",
+            "momentum": 0.9,
+            "weight_decay": 1e-4,
+            "dropout": 0.1,
+        },
         {"unfreeze_depth": "all", "learning_rate": 1e-2, "optimizer": "adam", "weight_decay": 1e-4, "dropout": 0.1},
         {"unfreeze_depth": "half", "learning_rate": 1e-2, "optimizer": "adam", "weight_decay": 1e-4, "dropout": 0.1},
         {"unfreeze_depth": "all", "learning_rate": 3e-4, "optimizer": "adam", "weight_decay": 1e-4, "dropout": 0.1},
