@@ -243,9 +243,10 @@ def build(
         deadline: when it may be too, in seconds since 1970.
     """
     watched = {"monitor": objective.metric, "mode": objective.mode}
+    warm = math.ceil(float(str(parameters["warmup_epochs"])))
     parts = _Parts(
         Best(folder, network, objective),
-        keras.callbacks.EarlyStopping(patience=parameters["stop_patience"], **watched),
+        keras.callbacks.EarlyStopping(patience=parameters["stop_patience"], start_from_epoch=warm, **watched),
         keras.callbacks.ReduceLROnPlateau(
             patience=parameters["plateau_patience"], factor=parameters["plateau_factor"], min_delta=0.0, **watched
         ),

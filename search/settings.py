@@ -104,7 +104,9 @@ SETTINGS: Mapping[str, Setting] = {
     "batch_size": Setting("images per step", 32, low=1, high=65536, searchable=True),
     "plateau_patience": Setting("epochs without a better objective until the rate falls", 3, low=1, searchable=True),
     "plateau_factor": Setting("what the rate is multiplied by then", 0.3, low=0, high=1, above=True, searchable=True),
-    "stop_patience": Setting("epochs without a better objective until the trial ends", 7, low=1, searchable=True),
+    "stop_patience": Setting(
+        "epochs without a better objective, of those after the warm-up, until the trial ends", 7, low=1, searchable=True
+    ),
 }
 
 

@@ -372,6 +372,15 @@ def test_a_trial_that_gets_no_better_converges(whole: Ran) -> None:
     assert whole.reports[-1]["epoch"] == whole.reports[-1]["best_epoch"] + patience < whole.configuration.epochs
 
 
+def test_patience_begins_after_the_warm_up(trials: Trials) -> None:
+    """A rate that first makes a network worse, before it makes it better, would end its trial while it comes back."""
+    changes = {**HEAD, "learning_rate": 1e-12, "warmup_epochs": 1.5, "stop_patience": 2}
+    ran = trials.run("warm", backbone=trials.small, epochs=9, **changes)
+
+    assert ran.reports[-1]["ending"] == "converged"
+    assert (ran.reports[-1]["best_epoch"], ran.reports[-1]["epoch"]) == (1, 2 + 1 + 2)
+
+
 def test_a_trial_ends_after_all_its_epochs(head: Ran) -> None:
     """A whole trial would pass for one that was cut off."""
     assert [report["ending"] for report in head.reports] == ["", "all epochs"]

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from benchmarks.quality.table import Curves, Plane, Table, curves_at
+from benchmarks.quality.table import FIXED, Curves, Plane, Table, curves_at
 
 GO_ON, STOP, PAUSE = "go on", "stop", "pause"
+WARM = math.ceil(FIXED["warmup_epochs"])
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Trial:
 
         Args:
             epochs: at most so many.
-            patience: epochs without a better one until it ends.
+            patience: epochs without a better one, of those after the warm-up, until it ends.
         """
         self.epochs += 1
         value = self.curves.val[self.epochs - 1]
@@ -52,7 +53,7 @@ class Trial:
             self.best = self.epochs
         if self.epochs == epochs:
             self.ending = "all epochs"
-        elif self.epochs - self.best >= patience:
+        elif self.epochs > WARM and self.epochs - (WARM + 1 + self.curves.val[WARM : self.epochs].argmax()) >= patience:
             self.ending = "converged"
 
     @property
@@ -104,7 +105,7 @@ def replay(table: Table, tool: Tool, *, epochs: int, patience: int, workers: int
 
     Args:
         epochs: of a trial, at most.
-        patience: epochs without a better one until a trial ends by itself.
+        patience: epochs without a better one until a trial ends by itself, see `Trial.after`.
         workers: trials at a time.
         seconds: virtual ones, after which it ends.
     """
