@@ -18,7 +18,7 @@ space = Space(
         "weight_decay": Float(1e-6, 1e-1, log=True),
         "dropout": Float(0.0, 0.5),
     },
-    fixed={"warmup_epochs": 2.0, "plateau_patience": 2, "stop_patience": 3, "soup": 8},
+    fixed={"warmup_epochs": 2.0, "plateau_patience": 2, "stop_patience": 4, "soup": 8},
     when={"momentum": ("optimizer", "sgd")},
     # Low rates and high ones: how high a rate a network bears depends on it, and what it does not bear is stopped soon.
     start=[
