@@ -11,9 +11,11 @@ import pytest
 from benchmarks.quality import record
 from benchmarks.quality import table as tables
 from benchmarks.quality.ours import Ours, Variant, declared
+from benchmarks.quality.real import Pair, order, pairs
 from benchmarks.quality.replay import GO_ON, PAUSE, STOP, replay
 from benchmarks.quality.rivals import MORE, RIVALS
 from benchmarks.quality.table import Curves, Grid, Plane, Table, curves_at
+from search.record import Point, Record, Row
 
 EPOCHS, BLOCKS = 8, 2
 RATES = (1e-5, 1e-3, 1e-1)
@@ -235,3 +237,21 @@ def test_a_table_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         [4] + [0] * (tables.EPOCHS - 1),
     )
     assert found[other]["seconds"] == [2.0]
+
+
+def test_a_real_trial_is_compared_with_as_many_recorded_epochs(tmp_path: Path) -> None:
+    """A trial that was stopped early would count as worse than its recorded curve at the end."""
+    known, given = made(), configuration(1)
+    curve = known.curves.val[known.planes.index(Plane(1, "adam", 1e-4, 0.1)) + 1]
+    points = {epoch: Point(0.0, float(curve[epoch - 1]), 0.0) for epoch in (1, 2, 3)}
+    found = Record(tmp_path, {"0000": Row("0000", given)}, {"0000": points})
+
+    (pair,) = pairs(known, found, declared("finetune", BLOCKS))
+    assert pair.real == pair.replayed == curve[2] < curve[-1]
+
+
+def test_the_order_of_trials_is_told() -> None:
+    """A replay that foretells nothing would pass for one that does."""
+    assert order([Pair(0.9, 0.9), Pair(0.8, 0.8), Pair(0.7, 0.7)]) == 1.0
+    assert order([Pair(0.7, 0.9), Pair(0.8, 0.8), Pair(0.9, 0.7)]) == 0.0
+    assert order([Pair(0.8, 0.9), Pair(0.8, 0.8), Pair(0.1, 0.801)]) == pytest.approx((0.5 + 1.0) / 2)
