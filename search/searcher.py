@@ -71,7 +71,7 @@ class Gaussian(GPSampler):
     ) -> dict[str, Any]:
         """Where the largest improvement is expected."""
         seen = _all_complete(study)
-        return super().sample_relative(seen, seen.trials[trial.number], search_space)
+        return super().sample_relative(seen, seen.get_trials(deepcopy=False)[trial.number], search_space)
 
 
 def _all_complete(study: optuna.Study) -> optuna.Study:

@@ -140,9 +140,8 @@ def test_trials_end_as_real_ones() -> None:
     """A replay would train on where a real trial has converged or diverged."""
     known = made()
     known.curves.val[0, 4:] = 0.0  # depth 0, adam, the lowest rate: best at epoch 4
-    known.curves.val[known.planes.index(Plane(1, "adam", 1e-4, 0.1)) + 1, 0] = (
-        0.99  # better than all, before the warm-up is over
-    )
+    third = known.planes.index(Plane(1, "adam", 1e-4, 0.1)) + 1
+    known.curves.val[third, 0] = 0.99  # better than all later ones, before the warm-up is over
     tool = Given(configuration(0, RATES[0]), configuration(2, RATES[-1]), configuration(1))
     trace = replay(known, tool, epochs=EPOCHS, patience=3, workers=1)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.quality.ours import Ours, Variant, declared
 from benchmarks.quality.replay import replay
-from benchmarks.quality.table import Plane, Table, curves_at, load
+from benchmarks.quality.table import TABLES, Plane, Table, curves_at, load
 from benchmarks.table import markdown
 from search import record, space
 
@@ -32,10 +32,10 @@ class Pair(NamedTuple):
     replayed: float
 
 
-def pairs(table: Table, found: record.Record, declared: space.Space) -> Iterator[Pair]:
+def pairs(table: Table, found: record.Record, searched: space.Space) -> Iterator[Pair]:
     """The trials of a search that have shown something."""
     for trial, points in found.curves.items():
-        given = declared.parameters(dict(found.rows[trial].configuration))
+        given = searched.parameters(dict(found.rows[trial].configuration))
         plane = Plane(*(given[name] for name in Plane._fields))
         curves, _ = curves_at(table, plane, given["learning_rate"])
         yield Pair(max(point.val_accuracy for point in points.values()), float(curves.val[: max(points)].max()))
@@ -54,11 +54,11 @@ def order(found: list[Pair]) -> float:
 def replayed(table: Table, about: dict[str, Any]) -> list[float]:
     """What searches of the same settings find in a replay, over `SEEDS` seeds."""
     settings, budget = about["settings"], about["space"]["budget"]
-    declared_ = declared("finetune", table.depths[-1], trials=budget["trials"], epochs=budget["epochs"])
+    searched = declared("finetune", table.depths[-1], trials=budget["trials"], epochs=budget["epochs"])
     best = []
     for seed in range(SEEDS):
         with tempfile.TemporaryDirectory(prefix="quality-") as folder:
-            tool = Ours(Variant(declared_, settings["sampler"], settings["stopping"]), seed, Path(folder))
+            tool = Ours(Variant(searched, settings["sampler"], settings["stopping"]), seed, Path(folder))
             patience = settings["stop_patience"]
             best.append(replay(table, tool, epochs=budget["epochs"], patience=patience, workers=2).best[-1])
     return best
@@ -67,7 +67,7 @@ def replayed(table: Table, about: dict[str, Any]) -> list[float]:
 def main() -> None:
     """Read the command line, and print both comparisons."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table")
+    parser.add_argument("table", choices=sorted(path.stem for path in TABLES.glob("*.npz")))
     parser.add_argument("runs", nargs="+", type=Path)
     options = parser.parse_args()
     table = load(options.table)
