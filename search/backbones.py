@@ -159,7 +159,13 @@ def prefix(backbone: Backbone, cuts: Sequence[int]) -> keras.Model:
     inner = keras.Model(backbone.network.inputs[0], [backbone.cuts[cut - 1] for cut in cuts])
     images = keras.Input(backbone.network.input_shape[1:], dtype="uint8", name="images")
     found, last = inner(prepared(backbone, images)), len(backbone.blocks)
-    return keras.Model(images, [pool(x) if cut == last else x for cut, x in zip(cuts, found, strict=True)])
+    return without_xla(keras.Model(images, [pool(x) if cut == last else x for cut, x in zip(cuts, found, strict=True)]))
+
+
+def without_xla(model: Any) -> Any:
+    """The model, to predict with as it is: on a GPU, Keras has XLA compile it, which takes half a minute a model."""
+    model.jit_compile = False
+    return model
 
 
 def prepared(backbone: Backbone, images: Any) -> Any:

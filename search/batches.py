@@ -32,9 +32,13 @@ class Split:
         self._order = _variable((None,), "int32")
         self._labels = _variable((None,), "int32")
         self._batch_size = _variable((), "int32")
+        self._first = _variable((), "int32")
         self._table = _variable((None, *shape), dtype) if resident else None
+        self._views: Sequence[Read] = ()
         self._read: Read | None = None
+        self._held = ""
         self._steps = 0
+        self.nbytes = 0
 
     def steps(self) -> tf.data.Dataset:
         """The numbers of an epoch's steps."""
@@ -43,32 +47,43 @@ class Split:
         options.experimental_optimization.apply_default_optimizations = False
         return tf.data.Dataset.range(self._steps).with_options(options)
 
-    def open(self, read: Read, labels: Array, batch_size: int) -> None:
-        """Take other rows; their order is that of the labels."""
+    def open(self, name: str, views: Sequence[Read], labels: Array, batch_size: int) -> None:
+        """Take other rows; their order is that of the labels.
+
+        Args:
+            name: of the values; those that lie on the device already under this name are not read again.
+            views: a reader of each.
+        """
         self._labels.assign(labels)
         self._batch_size.assign(batch_size)
         self._steps = math.ceil(len(labels) / batch_size)
-        self.put(read, np.arange(len(labels)))
+        if self._table is not None and name != self._held:
+            rows = np.arange(len(labels))
+            table = np.concatenate([read(rows) for read in views])
+            self._table.assign(table)
+            self._held, self.nbytes = name, table.nbytes
+        self._views = views
+        self.put(0, np.arange(len(labels)))
 
-    def put(self, read: Read, order: Array) -> None:
-        """Take the rows that `read` gives, in this order."""
+    def put(self, view: int, order: Array) -> None:
+        """Take the rows of one view, in this order."""
         self._order.assign(order)
-        if self._table is not None and read is not self._read:
-            self._table.assign(read(np.arange(len(order))))
-        self._read = read
+        self._first.assign(view * len(order))
+        self._read = self._views[view]
 
     def close(self) -> None:
         """Let go of the rows and of the memory they take."""
-        self._read = None
+        self._views, self._read = (), None
         if self._table is not None:
             self._table.assign(np.zeros((0, *self._shape), self._dtype))
+            self._held, self.nbytes = "", 0
 
     def batch(self, step: Any) -> tuple[Any, Any]:
         """The rows of a step, (batch, …), and their labels, (batch,). The last batch may be smaller."""
         first = tf.cast(step, "int32") * self._batch_size
         rows = self._order[first : first + self._batch_size]
         if self._table is not None:
-            values = tf.gather(self._table, rows)
+            values = tf.gather(self._table, self._first + rows)
         else:
             values = tf.numpy_function(self._gather, [rows], self._dtype, stateful=True)
             values = tf.ensure_shape(values, (None, *self._shape))
@@ -110,13 +125,14 @@ class Feeder(keras.callbacks.Callback):  # type: ignore[misc]
 
     def open(self, model: Fitted) -> None:
         """Before `fit`, which asks for the number of steps."""
-        model.train.open(self._start.train[0], self._labels["train"], self._batch_size)
-        model.val.open(self._start.val, self._labels["val"], self._batch_size)
+        name, labels = self._start.name, self._labels
+        model.train.open(name, self._start.train, labels["train"], self._batch_size)
+        model.val.open(name, [self._start.val], labels["val"], self._batch_size)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         """Lay out the epoch."""
         order = np.random.default_rng((self._seed, epoch)).permutation(len(self._labels["train"]))
-        self.model.train.put(self._start.train[epoch % len(self._start.train)], order)
+        self.model.train.put(epoch % len(self._start.train), order)
 
 
 def fit(model: Fitted, feeder: Feeder, epoch: int, epochs: int, steps: Sequence[keras.callbacks.Callback]) -> None:

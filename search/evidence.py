@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from search.backbones import without_xla
 from search.cache import Array
 from search.features import Place, Read, images
 from search.model import Network
@@ -73,7 +74,7 @@ class Answers:
 
 def answering(model: keras.Model) -> keras.Model:
     """The exported model, giving what its last layer gets as well as its probabilities."""
-    return keras.Model(model.inputs[0], [model.get_layer("dropout").input, model.outputs[0]])
+    return without_xla(keras.Model(model.inputs[0], [model.get_layer("dropout").input, model.outputs[0]]))
 
 
 def answers(model: keras.Model, read: Read, labels: Array, batch_size: int) -> Answers:

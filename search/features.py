@@ -114,6 +114,10 @@ class Place:
         values = sum(math.prod(self.shape(cut, split)) for split, _ in self.arrays(cut).values())
         return values * np.dtype(self.dtype(cut)).itemsize
 
+    def named(self, cut: int) -> str:
+        """A name for the values at one cut; cut 0 are the images."""
+        return f"{self.folder.name} cut {cut}, {self.views} views, seed {self.seed}"
+
     def opened(self, cut: int) -> list[Rows] | None:
         """The arrays of one cut, `train` view by view, then `val`; `None` unless all are there."""
         found = []
@@ -227,6 +231,7 @@ class Start:
     """Where a trial starts: the kept cut, and what lies there.
 
     Args:
+        name: says all that decides the values.
         cut: at or below the trial's own.
         train: a reader for each view.
         val: the reader of the validation images.
@@ -234,6 +239,7 @@ class Start:
         nbytes: of all arrays.
     """
 
+    name: str
     cut: int
     train: tuple[Read, ...]
     val: Read
@@ -255,8 +261,9 @@ def nearest(place: Place, cut: int) -> Start:
         if rows := place.opened(kept):
             readers = [array.__getitem__ for array in rows]
             nbytes = sum(array.nbytes for array in rows)
-            return Start(kept, tuple(readers[:-1]), readers[-1], place.shapes[kept - 1], place.dtype(kept), nbytes)
+            shape, dtype = place.shapes[kept - 1], place.dtype(kept)
+            return Start(place.named(kept), kept, tuple(readers[:-1]), readers[-1], shape, dtype, nbytes)
     shape = (place.image_size, place.image_size, 3)
     count = place.views * len(place.dataset.items["train"]) + len(place.dataset.items["val"])
     train = tuple(images(place, "train", view) for view in range(place.views))
-    return Start(IMAGES, train, images(place, "val", 0), shape, "uint8", count * math.prod(shape))
+    return Start(place.named(IMAGES), IMAGES, train, images(place, "val", 0), shape, "uint8", count * math.prod(shape))

@@ -84,14 +84,14 @@ class Network:
 
 
 def build(
-    backbone: Backbone, unfreeze_depth: int, classes: int, optimizer: str, start: Start, *, resident: bool = False
+    backbone: Backbone, unfreeze_depth: int, classes: int, optimizer: str, *, start: Start, splits: tuple[Split, Split]
 ) -> Network:
     """Join the frozen blocks between the start and the trial's cut, the blocks that are trained, and a new head.
 
     Args:
         optimizer: `adam` or `sgd`; weight decay is decoupled and spares biases and norms.
         start: where the features come from.
-        resident: whether they lie whole on the training device.
+        splits: what is trained on, and what is validated on.
     """
     cut = len(backbone.blocks) - unfreeze_depth
     trained = between(backbone, cut, len(backbone.blocks))
@@ -102,7 +102,7 @@ def build(
     suffix = keras.Model(features, head(dropout(pooled)), name="suffix")
     values = keras.Input(start.shape, dtype=start.dtype, name="start")
     fitted = Fitted(values, suffix(_frozen(backbone, values, start.cut, cut)), name="network")
-    fitted.train, fitted.val = (Split(start.shape, start.dtype, resident) for _ in range(2))
+    fitted.train, fitted.val = splits
     thaw(fitted, suffix)
     return Network(fitted, suffix, dropout, head, _compile(fitted, optimizer))
 
@@ -182,5 +182,5 @@ def whole(backbone: Backbone, network: Network) -> keras.Model:
     features = between(backbone, IMAGES, len(backbone.blocks))(backbone.preprocess(images))
     dropped = keras.layers.Dropout(float(network.dropout.rate), name="dropout")(pool(features))
     alone = keras.Model(images, network.head(dropped), name="network")
-    alone.compile(optimizer="sgd", loss=LOSS, metrics=["accuracy"])
+    alone.compile(optimizer="sgd", loss=LOSS, metrics=["accuracy"], jit_compile=False)
     return alone

@@ -12,21 +12,27 @@ import numpy as np
 
 from search import backbones, machine, model
 from search.backbones import Backbone, Source
+from search.batches import Split
 from search.cache import Array
 from search.features import Start
 from search.model import Network
 
 ENOUGH = 8
-RESIDENT_SHARE = 0.1  # of the GPU's memory, for the features of one trial
+RESIDENT_SHARE = 0.1  # of the GPU's memory, for features
 
 
 @dataclass
 class _Kept:
-    """A backbone with the values of its weights as they were loaded, and networks that share these weights."""
+    """A backbone with the values of its weights as they were loaded, and networks that share these weights.
+
+    Args:
+        splits: what networks read that start alike, the last used last.
+    """
 
     backbone: Backbone
     pristine: dict[int, Array]
     networks: dict[Hashable, Network] = field(default_factory=dict)
+    splits: dict[Hashable, tuple[Split, Split]] = field(default_factory=dict)
     used: Network | None = None
 
 
@@ -57,11 +63,13 @@ def network(source: Source, depth: int, classes: int, optimizer: str, start: Sta
     Args:
         depth: how many blocks are trained, counted from the top.
     """
-    kept = _of(source)
+    kept, room = _of(source), int(RESIDENT_SHARE * machine.gpu_memory())
     _restore(kept)
-    resident = start.nbytes <= RESIDENT_SHARE * machine.gpu_memory()
-    key = (depth, classes, optimizer, start.cut, start.dtype, resident)
-    found = kept.networks.get(key) or model.build(kept.backbone, depth, classes, optimizer, start, resident=resident)
+    like = (start.cut, start.dtype, start.nbytes <= room)
+    splits = _splits(kept, like, start, room)
+    key = (depth, classes, optimizer, *like)
+    found = kept.networks.get(key)
+    found = found or model.build(kept.backbone, depth, classes, optimizer, start=start, splits=splits)
     kept.networks[key] = kept.used = found
     model.thaw(found.fitted, found.suffix)
     return found
@@ -84,12 +92,26 @@ def _of(source: Source) -> _Kept:
 
 
 def _restore(kept: _Kept) -> None:
-    """Undo what the last trial did to the backbone, and close its features."""
+    """Undo what the last trial did to the backbone."""
     if not kept.used:
         return
     for variable in kept.used.suffix.variables:
         if id(variable) in kept.pristine:
             variable.assign(kept.pristine[id(variable)])
-    kept.used.fitted.train.close()
-    kept.used.fitted.val.close()
     kept.used = None
+
+
+def _splits(kept: _Kept, like: tuple[int, str, bool], start: Start, room: int) -> tuple[Split, Split]:
+    """What a network reads that starts so; what others read stays on the GPU as long as there is room for all.
+
+    Args:
+        like: the cut, the type of number, and whether all of it lies on the GPU.
+        room: there, in bytes.
+    """
+    own = kept.splits.pop(like, None)
+    for split in (split for pair in kept.splits.values() for split in pair):
+        held = sum(other.nbytes for pair in kept.splits.values() for other in pair)
+        if not split.nbytes or held + start.nbytes > room:
+            split.close()
+    kept.splits[like] = own or (Split(start.shape, start.dtype, like[-1]), Split(start.shape, start.dtype, like[-1]))
+    return kept.splits[like]

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 from conftest import Toy
 
-from search import backbones, batches, callbacks, features, machine, model, optimizers, trial, warm
+from search import backbones, batches, cache, callbacks, features, machine, model, optimizers, trial, warm
 from search.backbones import Source
 from search.cache import Array
 from search.data import silent
@@ -390,10 +390,60 @@ def test_a_table_on_the_device_gives_the_same_numbers(
     network = warm._kept[trials.source].used
     assert network is not None
     tables = [split._table for split in (network.fitted.train, network.fitted.val)]
-    assert [len(np.asarray(table)) for table in tables] == [40, 10]
+    assert [len(np.asarray(table)) for table in tables] == [80, 10], "both views lie there"
     monkeypatch.undo()
     assert trials.run() == alone["some blocks"]
     assert [len(np.asarray(table)) for table in tables] == [0, 0], "it takes the memory of the next trial"
+
+
+def test_features_stay_on_the_device_while_there_is_room(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every trial would read them anew, which takes as long as some epochs; or the device runs out of memory."""
+    read: list[int] = []
+    take = cache.Rows.__getitem__
+    monkeypatch.setattr(cache.Rows, "__getitem__", lambda self, rows: (read.append(len(rows)), take(self, rows))[1])
+
+    def reads(**changes: Any) -> list[int]:
+        read.clear()
+        trials.run(**changes)
+        return list(read)
+
+    every = [40, 40, 10]
+    deeper, shallower = ({"unfreeze_depth": depth} for depth in (2, 1))
+    starts = [trials.network(**changes)[1] for changes in (deeper, shallower)]
+    forget()
+    monkeypatch.setattr(machine, "gpu_memory", lambda: 1 << 40)
+    assert [reads(**deeper), reads(**shallower), reads(**SGD), reads(**deeper)] == [every, every, [], []]
+    forget()
+    scarce = int(starts[0].nbytes / warm.RESIDENT_SHARE) + 10
+    assert starts[0].nbytes > starts[1].nbytes
+    monkeypatch.setattr(machine, "gpu_memory", lambda: scarce)
+    assert [reads(**deeper), reads(**deeper), reads(**shallower)] == [every, [], every]
+    held = [split.nbytes for pair in warm._kept[trials.source].splits.values() for split in pair]
+    assert sum(held) <= scarce * warm.RESIDENT_SHARE
+    trials.place = replace(trials.place, seed=1)
+    features.fill(trials.place, [1, 2, 3], warm.backbone(trials.source), 1 << 30, silent)
+    read.clear()
+    assert reads(**shallower)[:1] == [40], "another view's features pass for this one's"
+
+
+def test_nothing_is_left_to_xla(trials: Trials, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, Keras would have it compile the features' pass and the export, half a minute for each model."""
+
+    make = tf.function
+
+    def function(*given: Any, **options: Any) -> Any:
+        assert not (given and options.get("jit_compile")), f"{given}"
+        return make(*given, **options)
+
+    assert callable(keras.Model._resolve_auto_jit_compile)
+    monkeypatch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda self: True)  # noqa: ARG005 as on a GPU
+    monkeypatch.setattr(tf, "function", function)
+    place = keep(trials.source, toy, tmp_path / "cache")
+    configuration = replace(trials.configuration(epochs=1), place=place, head_start=True)
+    trial.train(configuration, lambda report: None)  # noqa: ARG005
+    exported = trial.export(configuration, tmp_path, 1)
+    trial.show_tested(configuration, exported, tmp_path)
+    trial.show(configuration, 1, exported)
 
 
 # memory
