@@ -382,11 +382,14 @@ def _resources(options: argparse.Namespace, numbers: _Numbers, faults: list[str]
         for kind, wanted, there in (("cpus", cpus_per_trial, cpus), ("gpus", gpus_per_trial, gpus)):
             if wanted and wanted > there:
                 faults.append(f"--{kind}-per-trial {wanted:g}: this machine has {there}")
+    if gpus_per_trial is None:
+        gpus_per_trial = min(1, gpus)
+    share = int(cpus * gpus_per_trial / gpus) if gpus else 1
     return {
         "cpus": cpus,
         "gpus": gpus,
-        "cpus_per_trial": cpus_per_trial or (max(1, cpus // gpus) if gpus else 1),
-        "gpus_per_trial": gpus_per_trial if gpus_per_trial is not None else min(1, gpus),
+        "cpus_per_trial": cpus_per_trial or max(1, share),
+        "gpus_per_trial": gpus_per_trial,
         "max_concurrent": numbers.whole("max_concurrent", 1),
     }
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from search import run
+from search import cluster, machine, request, run
 from search.backbones import Source
 from search.prepare import Preparation
 from search.settings import SETTINGS
@@ -449,6 +449,21 @@ def test_more_gpus_than_may_be_used(refused: Refused, monkeypatch: pytest.Monkey
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     assert refused("--gpus-per-trial", "3", here=True) == ["--gpus-per-trial 3: this machine has 2"]
     assert refused("--gpus-per-trial", "2", "--name", "..", here=True) == [f"--name '..': {NAMES}"]
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("given", "gets"), [([], (1, 8, 2)), (["0.25"], (0.25, 2, 8)), (["2"], (2, 16, 1)), (["0"], (0, 1, 16))]
+)
+def test_a_trial_gets_the_share_of_the_cpus_that_it_has_of_the_gpus(
+    monkeypatch: pytest.MonkeyPatch, given: list[str], gets: tuple[float, float, int]
+) -> None:
+    """Four trials on one GPU would run one after the other, for each of them waits for all of its CPUs."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(machine, "cpus", lambda: 16)
+    asked = request.check(run.parser().parse_args(options([f"--gpus-per-trial={number}" for number in given])))
+    at_a_time = cluster.room({"CPU": 16, "GPU": 2}, asked)
+    assert (asked.gpus_per_trial, asked.cpus_per_trial, at_a_time) == gets
 
 
 def test_faults_of_every_kind_at_once(tmp_path: Path, refused: Refused) -> None:
