@@ -132,7 +132,7 @@ def _fill_on_node(request: Request) -> None:
 
 
 class Export:
-    """Exports trials, in an actor.
+    """Exports trials, in an actor: on a cluster with what a trial gets, else with all CPUs, for the trials are over.
 
     Args:
         request: the search's.
@@ -141,7 +141,7 @@ class Export:
     def __init__(self, request: Request) -> None:
         self._request = request
         keep_others_out()
-        with importing_keras(request.cpus_per_trial):
+        with importing_keras(request.cpus_per_trial if request.address else request.cpus):
             from search import warm
 
         warm.backbone(request.source)
