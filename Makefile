@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: run test test-cluster soak check bench bench-quality lock clean
+.PHONY: run test test-cluster soak coverage check bench bench-quality lock clean
 
 run: .venv/ready
 	$(BIN)/python -m search.run --space finetune
@@ -25,10 +25,15 @@ test-cluster: .venv/ready
 soak: .venv/ready
 	$(BIN)/python -m pytest -m soak -s
 
+# Of what runs in the tests' own process; what Ray's processes run is not seen.
+coverage: .venv/ready
+	$(BIN)/python -m pytest --numprocesses 2 --cov search --cov-report term:skip-covered --quiet
+
 check: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/deptry search spaces
 
 # What the same work takes here and with other tools, e.g. make bench BENCH="--workload search --rounds 5"
 bench: .venv/bench
