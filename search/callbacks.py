@@ -15,7 +15,8 @@ from search import checkpoint
 from search.cache import Array
 from search.model import Network
 from search.settings import Value
-from search.space import ALL_EPOCHS, Objective
+from search.space import Objective
+from search.states import ALL_EPOCHS, COMPLETED, CONVERGED, DIVERGED
 
 Metrics = dict[str, float | int | str]
 Report = Callable[[Metrics], None]
@@ -96,14 +97,14 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Update the metrics; epochs count from 1 in them."""
         logs = {name: float(value) for name, value in (logs or {}).items()}
-        ending = self._ending(epoch + 1, logs)
-        if not ending.startswith("diverged"):
+        ending, reason = self._ending(epoch + 1, logs)
+        if ending != DIVERGED:
             self._keep_best(epoch + 1, logs)
         best = self.best or {"objective": math.nan, "best_epoch": 0, "val_accuracy": math.nan, "val_loss": math.nan}
         last = {f"last_{name}": logs[name] for name in ("val_accuracy", "val_loss")}
         spent = round(self.seconds, 3)
-        self.metrics = {"epoch": epoch + 1, **best, **last, "seconds": spent, "ending": ending}
-        self.metrics |= {"paused": False, "note": ""}
+        self.metrics = {"epoch": epoch + 1, **best, **last, "seconds": spent}
+        self.metrics |= {"ending": ending, "reason": reason, "paused": False, "note": ""}
 
     def _keep_best(self, epoch: int, logs: Mapping[str, float]) -> None:
         value = logs[self._objective.metric]
@@ -111,13 +112,14 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
             metrics = {name: logs[name] for name in ("val_accuracy", "val_loss")}
             self.best = {"objective": value, "best_epoch": epoch, **metrics}
 
-    def _ending(self, epoch: int, logs: Mapping[str, float]) -> str:
+    def _ending(self, epoch: int, logs: Mapping[str, float]) -> tuple[str, str]:
+        """The state that the trial ends in, and why; both empty while it goes on."""
         for name in ("loss", "val_loss"):
             if not math.isfinite(logs[name]):
-                return f"diverged: {name} is {logs[name]} in epoch {epoch}"
+                return DIVERGED, f"{name} is {logs[name]} in epoch {epoch}"
         if epoch == self._epochs:
-            return ALL_EPOCHS
-        return "converged" if self.model.stop_training else ""
+            return COMPLETED, ALL_EPOCHS
+        return (COMPLETED, CONVERGED) if self.model.stop_training else ("", "")
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
@@ -151,7 +153,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._restored, damage = checkpoint.restore(self._folder, self._network)
         metrics: Metrics = self._restored.callbacks["Progress"]["metrics"]
         note = f"goes on from the checkpoint before its last, at epoch {metrics['epoch']}: {damage}" if damage else ""
-        return {**metrics, "note": note}
+        return {"reason": "", **metrics, "note": note}
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         """Make the trial this process's own, and give the callbacks their memory back; Keras empties it just before."""

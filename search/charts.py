@@ -12,7 +12,8 @@ from plotly.subplots import make_subplots
 from search import worth as gains
 from search.console import described
 from search.findings import Findings, front, importance, is_range, progress, rungs
-from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Row
+from search.record import Row
+from search.states import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED
 
 LEADERS = 5
 WORDS = {"val_accuracy": "validation accuracy", "val_loss": "validation loss"}

@@ -14,9 +14,10 @@ from typing import Any
 from ray import tune
 
 from search.ranking import ranked
-from search.record import RUNNING, SEED, Record
+from search.record import SEED, Record
 from search.request import Request
 from search.space import FURTHER_SEEDS, Objective
+from search.states import RUNNING
 
 
 def due(request: Request, record: Record) -> list[dict[str, Any]]:

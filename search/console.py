@@ -18,8 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from search.ranking import Confirmed, confirmed
-from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Record, Row
+from search.record import Record, Row
 from search.space import Budget
+from search.states import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED
 
 COLOURS = {COMPLETED: "green", STOPPED: "yellow", DIVERGED: "red", FAILED: "red", RUNNING: "cyan"}
 LEADERS = 5

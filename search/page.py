@@ -15,7 +15,8 @@ from search import charts, findings, worth
 from search.console import alone, averaged, described, missed, model, unfinished
 from search.findings import Findings
 from search.ranking import Confirmed, confirmed
-from search.record import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED, Row
+from search.record import Row
+from search.states import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED
 
 LONG = 24  # letters
 SHOWN = 10

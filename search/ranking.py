@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from search.record import COMPLETED, RUNNING, STOPPED, Row
+from search.record import Row
 from search.settings import Value
+from search.states import COMPLETED, RUNNING, STOPPED
 
 
 def ranked(rows: Iterable[Row], metric: str) -> list[Row]:

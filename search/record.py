@@ -21,10 +21,10 @@ from search.errors import RequestError, StorageError
 from search.history import Event, History
 from search.mirror import Mirror
 from search.settings import Value
+from search.states import COMPLETED, DIVERGED, RUNNING, STOPPED
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 COLUMNS = ("trial", "state", "reason", "epochs", "best_epoch", "val_accuracy", "val_loss", "seconds")
-RUNNING, COMPLETED, STOPPED, DIVERGED, FAILED = "running", "completed", "stopped", "diverged", "failed"
 NAMED = 3
 SHORT = {"unfreeze_depth": "depth", "learning_rate": "lr", "weight_decay": "decay", "batch_size": "batch"}
 SEED = "seed"
@@ -79,10 +79,8 @@ class Row:
         best = {name: metrics[name] for name in ("best_epoch", "val_accuracy", "val_loss")}
         known = best if metrics["objective"] is not None and math.isfinite(metrics["objective"]) else {}
         row = replace(self, epochs=metrics["epoch"], seconds=metrics["seconds"], **known)
-        ending = metrics["ending"]
-        if ending.startswith("diverged"):
-            return row.ended(DIVERGED, ending.removeprefix("diverged: "))
-        return row.ended(COMPLETED, ending) if ending else row
+        ending, reason = (metrics["ending"], metrics["reason"]) if "reason" in metrics else _former(metrics["ending"])
+        return row.ended(ending, reason) if ending else row
 
     def ended(self, state: str, reason: str) -> "Row":
         """The row of a trial that is over."""
@@ -284,6 +282,13 @@ class Record:
             )
         write_text(self.trials, text.getvalue())
         self._changed, self._written_at = False, time.monotonic()
+
+
+def _former(ending: str) -> tuple[str, str]:
+    """The state and the reason that the history of an older version told in one text."""
+    if ending.startswith("diverged"):
+        return DIVERGED, ending.removeprefix("diverged: ")
+    return (COMPLETED, ending) if ending else ("", "")
 
 
 def keep_others_out() -> None:

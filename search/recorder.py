@@ -17,10 +17,11 @@ from search.confirmation import Confirmation
 from search.console import Display
 from search.errors import NodeError, StorageError, cause
 from search.ranking import ranked
-from search.record import COMPLETED, FAILED, RUNNING, STOPPED, Record, Row
+from search.record import Record, Row
 from search.scheduler import Scheduler
 from search.searcher import Searcher
-from search.space import ALL_EPOCHS, Space
+from search.space import Space
+from search.states import ALL_EPOCHS, COMPLETED, FAILED, RUNNING, STOPPED
 from search.tensorboard import Directory
 
 SAME_FAILURE_LIMIT = 3
@@ -36,6 +37,7 @@ REPORTED = (
     "last_val_loss",
     "seconds",
     "ending",
+    "reason",
 )
 
 
@@ -119,7 +121,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             process = f"{result.get('hostname')} {result.get('pid')}"
             rung = self.scheduler.stopped.get(number)
             if rung == self._space.budget.epochs:  # it ran as many as all others
-                rung, metrics["ending"] = None, ALL_EPOCHS
+                rung, metrics["ending"], metrics["reason"] = None, COMPLETED, ALL_EPOCHS
             stopped = {"rung": rung, "rule": self.scheduler.rule.name} if rung else {}
             row = self._note(number, "epoch", metrics=metrics, process=process, **stopped)
             if row and row.val_accuracy is not None and row.val_loss is not None:

@@ -10,7 +10,8 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.record import COMPLETED, DIVERGED, Point, Record
+from search.record import Point, Record
+from search.states import COMPLETED, DIVERGED
 from search.stopping.rule import Curve, Rule
 
 

@@ -25,9 +25,10 @@ from optuna.trial import FrozenTrial, TrialState
 from ray import tune
 
 from search.parameters import ends, sample
-from search.record import COMPLETED, RUNNING, STOPPED, Record, Row
+from search.record import Record, Row
 from search.settings import Value
 from search.space import Space
+from search.states import COMPLETED, DIVERGED, RUNNING, STOPPED
 
 Key = tuple[tuple[str, Value], ...]
 
@@ -213,7 +214,7 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
             self._tell(trial_id, TrialState.FAIL)
             return
         ending = result["ending"]
-        if not ending.startswith("diverged"):
+        if ending != DIVERGED:
             self._report(trial_id, result)
         if ending:
             self._tell(trial_id, *_told(ending, result["objective"]))
@@ -298,7 +299,7 @@ def _key(configuration: Mapping[str, Value]) -> Key:
 
 
 def _told(ending: str, objective: float) -> tuple[TrialState, float | None]:
-    return (TrialState.FAIL, None) if ending.startswith("diverged") else (TrialState.COMPLETE, objective)
+    return (TrialState.FAIL, None) if ending == DIVERGED else (TrialState.COMPLETE, objective)
 
 
 def _mixed(seed: int, number: int) -> int:

@@ -22,7 +22,6 @@ from search.settings import SETTINGS, Value
 
 __all__ = ["Budget", "Choice", "Depth", "Float", "Int", "Objective", "Space", "load"]
 
-ALL_EPOCHS = "all epochs"  # why a trial ends that has run as many as it may
 FURTHER_SEEDS = 2
 METRICS = {"val_accuracy": "max", "val_loss": "min"}
 

@@ -77,7 +77,7 @@ def train(
 
     A report holds `epoch` (from 1) with its `last_val_accuracy` and `last_val_loss`, `objective` (the best so far),
     `best_epoch` with its `val_accuracy` and `val_loss`, `seconds`, `ending`: empty
-    while it goes on, else `all epochs`, `converged` or `diverged: …`, `paused`: whether it ends here to go on later,
+    while it goes on, else the state that it ends in, with its `reason`, `paused`: whether it ends here to go on later,
     and `note`: what the user should know.
 
     Where a state of the trial was saved, it goes on from there, and that epoch is reported again.

@@ -26,11 +26,12 @@ from search.errors import NoUsableTrialError, StorageError, cause
 from search.machine import storage_fault
 from search.prepare import Preparation
 from search.ranking import ranked
-from search.record import FAILED, STOPPED, Record, Row
+from search.record import Record, Row
 from search.recorder import Recorder
 from search.request import Request
 from search.scheduler import Scheduler
 from search.searcher import Searcher
+from search.states import FAILED, STOPPED
 from search.tensorboard import Directory
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from searches import accuracy_of_the_model, rows, run, running, wait_for
 
-from search import confirmation, console, ranking, record, winner
+from search import confirmation, console, ranking, record, states, winner
 from search.confirmation import Confirmation
 from search.record import Record, Row
 from search.space import Budget, Float, Objective, Space
@@ -24,7 +24,7 @@ def parameters(rate: float, **others: Any) -> dict[str, Any]:
     return {"unfreeze_depth": 0, "learning_rate": rate, **others}
 
 
-def ended(trial: int, accuracy: float, state: str = record.COMPLETED, **chosen: Any) -> Row:
+def ended(trial: int, accuracy: float, state: str = states.COMPLETED, **chosen: Any) -> Row:
     """A trial that is over."""
     return Row(f"{trial:04d}", parameters(**chosen), state, "", 3, 2, accuracy, 1 - accuracy, 1.0)
 
@@ -33,7 +33,7 @@ SEARCHED = [
     ended(0, 0.7, rate=0.1),
     ended(1, 0.9, rate=0.2),
     ended(2, 0.8, rate=0.3),
-    ended(3, 0.95, record.DIVERGED, rate=0.4),
+    ended(3, 0.95, states.DIVERGED, rate=0.4),
 ]
 
 
@@ -172,7 +172,7 @@ def test_mean_spread_and_number() -> None:
 
 def test_a_seed_without_a_model_counts_against_a_configuration() -> None:
     """One that diverges with every other seed would win."""
-    diverged = ended(5, 0.99, record.DIVERGED, rate=0.2, seed=9)
+    diverged = ended(5, 0.99, states.DIVERGED, rate=0.2, seed=9)
     best = ranking.ranked([*SEARCHED, LUCKY[0], diverged, *STEADY], "val_accuracy")
 
     assert best[0].parameters["learning_rate"] == 0.3
@@ -180,7 +180,7 @@ def test_a_seed_without_a_model_counts_against_a_configuration() -> None:
 
 def test_a_seed_that_was_cut_off_does_not_count() -> None:
     """When the time is up, a configuration would lose for what nobody has seen."""
-    cut_off = Row("0005", parameters(0.2, seed=9), record.STOPPED, "time budget used up")
+    cut_off = Row("0005", parameters(0.2, seed=9), states.STOPPED, "time budget used up")
     found = ranking.confirmed([*SEARCHED, LUCKY[0], cut_off], "val_accuracy")[SEARCHED[1].configuration]
 
     assert found.seeds == 2

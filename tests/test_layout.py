@@ -79,6 +79,7 @@ ORDER = (
     "space",
     "parameters",
     "settings",
+    "states",
     "errors",
     "cache",
     "process",

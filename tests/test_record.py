@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from search import ranking, record
+from search import ranking, record, states
 from search.errors import RequestError, StorageError
 from search.record import Record, Row
 
@@ -17,10 +17,10 @@ ADAM = {"unfreeze_depth": 2, "learning_rate": 1e-3, "optimizer": "adam"}
 SGD = {"unfreeze_depth": 0, "learning_rate": 0.1 + 0.2, "optimizer": "sgd", "momentum": 0.9}
 BEST = {"best_epoch": 3, "val_accuracy": 0.75, "val_loss": 0.5}
 ROWS = [
-    Row("0000", ADAM, record.COMPLETED, "all epochs", 5, **BEST, seconds=1.25),
-    Row("0001", SGD, record.STOPPED, "by ASHA at epoch 2", 2, 1, 0.625, 0.875, 0.5, rung=2),
-    Row("0002", ADAM, record.DIVERGED, "loss is nan in epoch 1", 1, seconds=0.25),
-    Row("0003", SGD, record.FAILED, 'OSError: a "quoted", cause', 0),
+    Row("0000", ADAM, states.COMPLETED, "all epochs", 5, **BEST, seconds=1.25),
+    Row("0001", SGD, states.STOPPED, "by ASHA at epoch 2", 2, 1, 0.625, 0.875, 0.5, rung=2),
+    Row("0002", ADAM, states.DIVERGED, "loss is nan in epoch 1", 1, seconds=0.25),
+    Row("0003", SGD, states.FAILED, 'OSError: a "quoted", cause', 0),
     Row("0004", ADAM),
 ]
 ABOUT: dict[str, Any] = {
@@ -38,11 +38,12 @@ def events(row: Row) -> list[dict[str, Any]]:
     found = [{"event": "started", **about, "parameters": dict(row.parameters)}]
     if row.epochs:
         best = {name: getattr(row, name) for name in ("best_epoch", "val_accuracy", "val_loss", "seconds")}
-        endings = {record.COMPLETED: row.reason, record.DIVERGED: f"diverged: {row.reason}"}
-        ending, rung = endings.get(row.state, ""), 2 if row.state == record.STOPPED else None
-        metrics = {"epoch": row.epochs, "objective": row.val_accuracy, **best, "ending": ending}
+        itself = row.state in (states.COMPLETED, states.DIVERGED)
+        ending = {"ending": row.state, "reason": row.reason} if itself else {"ending": "", "reason": ""}
+        metrics = {"epoch": row.epochs, "objective": row.val_accuracy, **best, **ending}
+        rung = 2 if row.state == states.STOPPED else None
         found.append({"event": "epoch", **about, "metrics": metrics, "rung": rung})
-    elif row.state != record.RUNNING:
+    elif row.state != states.RUNNING:
         found.append({"event": "ended", **about, "state": row.state, "reason": row.reason})
     return found
 
@@ -298,7 +299,7 @@ def test_a_row_follows_its_trial() -> None:
     """The table would show the last epoch's figures in place of the best one's."""
     row = Row("0000", ADAM)
 
-    assert (row.state, row.epochs, row.best_epoch) == (record.RUNNING, 0, None)
+    assert (row.state, row.epochs, row.best_epoch) == (states.RUNNING, 0, None)
     assert row.after(reported(4)) == replace(row, epochs=4, **BEST, seconds=1.0)
 
 
@@ -343,9 +344,9 @@ def test_the_winner_is_the_best_of_those_that_can_win() -> None:
     """A trial that diverged, failed or still runs would be exported, whatever its figures once were."""
     losers = [
         replace(ROWS[0], trial=f"001{place}", state=state, val_accuracy=0.99)
-        for place, state in enumerate((record.DIVERGED, record.FAILED, record.RUNNING))
+        for place, state in enumerate((states.DIVERGED, states.FAILED, states.RUNNING))
     ]
-    unstarted = Row("0020", ADAM, record.STOPPED, "time budget used up")
+    unstarted = Row("0020", ADAM, states.STOPPED, "time budget used up")
 
     assert ranking.ranked([*losers, ROWS[1], unstarted, ROWS[0]], "val_accuracy") == [ROWS[0], ROWS[1]]
 

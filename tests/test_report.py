@@ -19,7 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from PIL import Image
 
-from search import charts, comparison, console, findings, page, record, report
+from search import charts, comparison, console, findings, page, record, report, states
 from search.findings import Findings
 from search.record import Record
 
@@ -100,7 +100,7 @@ class Made:
         """A trial that fails before its first epoch."""
         number = f"{len(self.record.rows):04d}"
         self._note("started", number, parameters=dict(parameters))
-        self._note("ended", number, state=record.FAILED, reason=reason)
+        self._note("ended", number, state=states.FAILED, reason=reason)
         return number
 
     def won(self, **changes: Any) -> None:

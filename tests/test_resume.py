@@ -196,3 +196,46 @@ def test_a_search_goes_on_after_everything_was_moved(tmp_path: Path) -> None:
     assert (about["settings"]["data"], about["settings"]["backbone"]) == (f"{new}/photos", f"{new}/mine.keras")
     assert [about["options"][name] for name in ("space", "data", "backbone")] == named(new)[1::2]
     assert json.loads((search / "best" / "split.json").read_text())["data"] == f"{new}/photos"
+
+
+OLDER = Path(__file__).with_name("older")
+
+
+def test_endings_of_an_older_version(tmp_path: Path) -> None:
+    """A search that an older version began would have trials for ever running, or without a reason."""
+    endings = {
+        "": ("running", ""),
+        "all epochs": ("completed", "all epochs"),
+        "converged": ("completed", "converged"),
+        "diverged: loss is nan in epoch 1": ("diverged", "loss is nan in epoch 1"),
+    }
+    told = record.Record(tmp_path)
+    metrics = {"epoch": 1, "objective": 0.5, "best_epoch": 1, "val_accuracy": 0.5, "val_loss": 1.0, "seconds": 1.0}
+    for trial, ending in enumerate(endings):
+        told.note({"event": "started", "trial": f"{trial}", "at": 0.0, "parameters": {}})
+        told.note({"event": "epoch", "trial": f"{trial}", "at": 1.0, "metrics": {**metrics, "ending": ending}})
+    assert [(row.state, row.reason) for row in record.read(tmp_path).rows.values()] == list(endings.values())
+
+
+@pytest.mark.slow
+def test_a_search_that_an_older_version_began(tmp_path: Path) -> None:
+    """An upgrade in the middle of a long search would lose it.
+
+    `tests/older` holds one as it was when it was interrupted, with one trial at its end and one at epoch 10.
+    """
+    folder = tmp_path / "results" / "older"
+    shutil.copytree(OLDER / "search", folder)
+    first, second = rows(folder)
+    done = run(tmp_path, "--resume", "older", "--space", str(OLDER / "space.py"))
+    assert done.returncode == 0, done.stderr
+    found = rows(folder)
+    assert [row["state"] for row in found] == ["completed"] * 3
+    assert found[0] == first
+    assert (second["epochs"], found[1]["epochs"]) == ("10", "60")
+    epochs = [
+        event["metrics"]["epoch"]
+        for line in (folder / "history.jsonl").read_text().splitlines()
+        if (event := json.loads(line))["event"] == "epoch" and event["trial"] == "0001"
+    ]
+    assert sorted(set(epochs)) == list(range(1, 61)), "it began anew, or left epochs out"
+    assert (folder / "best" / "model.keras").exists()

@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from PIL import Image
 from searches import PATIENCE_S, command, in_the_middle, long_space, rows, run, running, study, wait_for
 
-from search import record, tune
+from search import record, states, tune
 from search.space import Budget, Float, Space
 from search.stopping.finish import BEST
 
@@ -450,7 +450,7 @@ def test_time_budget_that_is_too_short_for_an_epoch(tmp_path: Path) -> None:
 def test_why_there_is_no_model(tmp_path: Path) -> None:
     """Trials that failed or diverged are put down to the time, or those that were cut off are not."""
     asked: Any = SimpleNamespace(space=Space({"dropout": Float(0, 0.5)}, Budget(trials=2, epochs=2, time_s=5)))
-    cut, failed = record.Row("0000", {}, record.STOPPED), record.Row("0001", {}, record.FAILED)
+    cut, failed = record.Row("0000", {}, states.STOPPED), record.Row("0001", {}, states.FAILED)
 
     def told(late: bool, *found: record.Row) -> str:
         return tune._no_model(asked, record.Record(tmp_path, {row.trial: row for row in found}), late)

@@ -78,7 +78,7 @@ class Search:
     def _epoch(self, trial: str, epoch: int, objective: float, ending: str = "", rung: int | None = None) -> None:
         value = objective if math.isfinite(objective) else None
         metrics = {"objective": value, "epoch": epoch, "best_epoch": 1, "val_accuracy": value, "val_loss": value}
-        self._note(trial, "epoch", metrics={**metrics, "seconds": 1.0, "ending": ending}, rung=rung)
+        self._note(trial, "epoch", metrics={**metrics, "seconds": 1.0, "ending": ending, "reason": "why"}, rung=rung)
 
     def _note(self, trial: str, event: str, **facts: Any) -> None:
         self.record.note({"event": event, "trial": self._numbers[trial], "at": 0.0, **facts})
@@ -147,7 +147,7 @@ def test_every_sampler_proposes_valid_configurations(tmp_path: Path, sampler: st
     for number in range(16):
         configuration = search.suggest()
         demand_valid(configuration)
-        ending = "" if number % 3 == 0 else "all epochs"
+        ending = "" if number % 3 == 0 else "completed"
         search.end(f"t{number}", 1 if number % 3 == 0 else 5, configuration["learning_rate"], ending)
 
 
@@ -160,7 +160,7 @@ def test_the_seed_decides_the_suggestions(tmp_path: Path, sampler: str) -> None:
         found = []
         for number in range(14):
             found.append(search.suggest())
-            search.end(f"t{number}", 5, found[-1]["learning_rate"], "all epochs")
+            search.end(f"t{number}", 5, found[-1]["learning_rate"], "completed")
         return found
 
     first = suggestions("a", 0)
@@ -226,7 +226,7 @@ def test_no_configuration_comes_twice(tmp_path: Path, sampler: str) -> None:
             search, begun = Search(tmp_path / "search", sampler, space=FINITE), number
         told = {name: value for name, value in search.suggest().items() if name != "trial"}
         found.append(tuple(sorted(told.items())))
-        search.end(f"t{number - begun}", 5, 0.5, "all epochs")
+        search.end(f"t{number - begun}", 5, 0.5, "completed")
 
     assert len(set(found)) == FINITE.size == 16
     assert search.searcher.suggest("t16") == search.searcher.FINISHED
@@ -239,7 +239,7 @@ def test_what_was_proposed_and_never_began_is_not_what_another_trial_has(tmp_pat
     killed = Search(tmp_path, "tpe", space=FINITE)
     for number in range(16):
         killed.suggest()
-        killed.end(f"t{number}", 5, 0.5, "all epochs") if number != 12 else None
+        killed.end(f"t{number}", 5, 0.5, "completed") if number != 12 else None
     lines = killed.record.history.path.read_text().splitlines(keepends=True)
     killed.record.history.path.write_text("".join(line for line in lines if '"0012"' not in line))
     resumed = Search(tmp_path, "tpe", space=FINITE)
@@ -273,13 +273,12 @@ def test_a_stopped_trial_is_pruned_at_its_last_epoch(search: Search) -> None:
     assert trial.intermediate_values == {1: 0.5, 2: 0.7, 3: 0.7}
 
 
-@pytest.mark.parametrize("ending", ["all epochs", "converged"])
-def test_a_trial_that_ended_by_itself_is_complete(search: Search, ending: str) -> None:
+def test_a_trial_that_ended_by_itself_is_complete(search: Search) -> None:
     """The best trials would be taken for hopeless ones."""
     search.suggest()
     search.epoch("t0", 1, 0.5)
     search.epoch("t0", 2, 0.7)
-    search.end("t0", 2, 0.7, ending)  # Ray tells of the last epoch twice when the trainable returns
+    search.end("t0", 2, 0.7, "completed")  # Ray tells of the last epoch twice when the trainable returns
     (trial,) = search.trials
 
     assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.7, {1: 0.5, 2: 0.7})
@@ -300,9 +299,9 @@ def test_a_diverged_trial_has_failed(search: Search) -> None:
     search.suggest()
     search.suggest()
     search.epoch("t0", 1, float("nan"))
-    search.end("t0", 1, float("nan"), "diverged: loss is nan in epoch 1")
+    search.end("t0", 1, float("nan"), "diverged")
     search.epoch("t1", 1, 0.7)
-    search.end("t1", 2, 0.7, "diverged: val_loss is nan in epoch 2")
+    search.end("t1", 2, 0.7, "diverged")
     early, late = search.trials
 
     assert (early.state, early.values, early.intermediate_values) == (TrialState.FAIL, None, {})
@@ -323,7 +322,7 @@ def test_a_trial_with_an_error_has_failed(search: Search) -> None:
 def test_a_second_end_changes_nothing(search: Search) -> None:
     """Ray may tell of an end twice, and Optuna raises at the second."""
     search.suggest()
-    search.end("t0", 5, 0.7, "all epochs")
+    search.end("t0", 5, 0.7, "completed")
     search.searcher.on_trial_complete("t0", error=True)
 
     assert [(t.state, t.value) for t in search.trials] == [(TrialState.COMPLETE, 0.7)]
@@ -343,7 +342,7 @@ def test_close_leaves_no_trial_running(search: Search) -> None:
     """The dashboard would show trials running for ever after the time budget is used up."""
     for _ in range(3):
         search.suggest()
-    search.end("t0", 5, 0.7, "all epochs")
+    search.end("t0", 5, 0.7, "completed")
     search.epoch("t1", 1, 0.5)
     search.searcher.close()
 
@@ -358,7 +357,7 @@ def test_a_loss_is_minimized(tmp_path: Path) -> None:
     search = Search(tmp_path / "journal", space=space)
     for number, loss in enumerate((2.0, 0.5, 1.0)):
         search.suggest()
-        search.end(f"t{number}", 5, loss, "all epochs")
+        search.end(f"t{number}", 5, loss, "completed")
 
     assert search.searcher._study.best_trial.number == 1
     assert facts(search.mirrored()) == facts(search.trials)
@@ -394,13 +393,13 @@ def steps(search: Search) -> Iterator[None]:
         yield
     search.end("t1", 2, 0.25)
     yield
-    search.end("t2", 2, float("nan"), "diverged: loss is nan in epoch 2")
+    search.end("t2", 2, float("nan"), "diverged")
     yield
     search.fail("t3")
     yield
     search.fail("t4", failure="ValueError: no", objective=float("nan"), epoch=0)
     yield
-    search.end("t0", 3, 0.75, "converged")
+    search.end("t0", 3, 0.75, "completed")
     yield
     search.suggest()
     yield
@@ -463,7 +462,7 @@ def test_a_resumed_search_goes_on_as_the_other_would_have(tmp_path: Path, sample
         search = Search(tmp_path / name, sampler)
         for number in range(14):
             rate = search.suggest()["learning_rate"]
-            search.end(f"t{number}", *((4, rate) if number % 3 else (5, rate, "all epochs")))
+            search.end(f"t{number}", *((4, rate) if number % 3 else (5, rate, "completed")))
         search.suggest()
         search.epoch("t14", 1, 0.5)
         return search
@@ -479,8 +478,8 @@ def test_a_resumed_search_goes_on_as_the_other_would_have(tmp_path: Path, sample
     for name in ("t1", "t2", "t3"):
         expected, found = uninterrupted.suggest(), resumed.suggest()
         assert found == expected
-        uninterrupted.end(f"t{int(expected['trial'])}", 5, expected["learning_rate"], "converged")
-        resumed.end(name, 5, found["learning_rate"], "converged")
+        uninterrupted.end(f"t{int(expected['trial'])}", 5, expected["learning_rate"], "completed")
+        resumed.end(name, 5, found["learning_rate"], "completed")
     resumed.searcher.close()
     assert facts(resumed.mirrored()) == facts(resumed.trials) == facts(uninterrupted.trials)
 

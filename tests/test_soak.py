@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from searches import PATIENCE_S, accuracy_of_the_model, command, rows, study, workers
 
-from search import record
+from search import record, states
 from search.space import Budget, Objective
 from search.stopping.rule import Curve
 from search.stopping.trend import Trend
@@ -86,7 +86,7 @@ def demand_consistent(search: Path) -> None:
         if epoch in rule.rungs and epoch not in curve and not metrics["ending"]:
             now = record.Point(metrics["objective"], metrics["last_val_accuracy"], metrics["last_val_loss"])
             others = [
-                Curve(points, known.rows[other].state in (record.COMPLETED, record.DIVERGED))
+                Curve(points, known.rows[other].state in (states.COMPLETED, states.DIVERGED))
                 for other, points in known.curves.items()
                 if other != trial
             ]

@@ -31,7 +31,7 @@ from search.space import Budget, Choice, Float, Int, Objective, Space
 
 REPORTED = {
     *("epoch", "objective", "best_epoch", "val_accuracy", "val_loss", "last_val_accuracy", "last_val_loss"),
-    *("seconds", "ending", "paused", "note"),
+    *("seconds", "ending", "reason", "paused", "note"),
 }
 PARAMETERS = {
     "unfreeze_depth": 2,
@@ -357,7 +357,8 @@ def test_a_late_divergence_keeps_the_best_epoch_before_it(bad: dict[str, float])
     good = {"val_accuracy": 0.5, "val_loss": 0.75}
     *_, last = progress(5, good, {"val_accuracy": 1.0, "val_loss": 0.25, **bad})
 
-    assert last["ending"] == f"diverged: {next(iter(bad))} is {next(iter(bad.values()))} in epoch 2"
+    assert last["ending"] == "diverged"
+    assert last["reason"] == f"{next(iter(bad))} is {next(iter(bad.values()))} in epoch 2"
     assert (last["objective"], last["best_epoch"], last["val_loss"]) == (0.5, 1, 0.75)
 
 
@@ -368,7 +369,8 @@ def test_a_trial_that_gets_no_better_converges(whole: Ran) -> None:
     """Early stopping would come at the wrong epoch, or pass for ASHA's."""
     patience = PARAMETERS["stop_patience"]
 
-    assert [report["ending"] for report in whole.reports] == [""] * (len(whole.reports) - 1) + ["converged"]
+    assert [report["ending"] for report in whole.reports] == [""] * (len(whole.reports) - 1) + ["completed"]
+    assert [report["reason"] for report in whole.reports] == [""] * (len(whole.reports) - 1) + ["converged"]
     assert whole.reports[-1]["epoch"] == whole.reports[-1]["best_epoch"] + patience < whole.configuration.epochs
 
 
@@ -377,13 +379,13 @@ def test_patience_begins_after_the_warm_up(trials: Trials) -> None:
     changes = {**HEAD, "learning_rate": 1e-12, "warmup_epochs": 1.5, "stop_patience": 2}
     ran = trials.run("warm", backbone=trials.small, epochs=9, **changes)
 
-    assert ran.reports[-1]["ending"] == "converged"
+    assert ran.reports[-1]["reason"] == "converged"
     assert (ran.reports[-1]["best_epoch"], ran.reports[-1]["epoch"]) == (1, 2 + 1 + 2)
 
 
 def test_a_trial_ends_after_all_its_epochs(head: Ran) -> None:
     """A whole trial would pass for one that was cut off."""
-    assert [report["ending"] for report in head.reports] == ["", "all epochs"]
+    assert [(report["ending"], report["reason"]) for report in head.reports] == [("", ""), ("completed", "all epochs")]
 
 
 def test_a_rate_far_too_high_diverges(trials: Trials) -> None:
@@ -391,7 +393,7 @@ def test_a_rate_far_too_high_diverges(trials: Trials) -> None:
     far_too_high = {**HEAD, "learning_rate": 1e30}
     (report,) = trials.run("diverged", backbone=trials.small, epochs=3, **far_too_high).reports
 
-    assert report["ending"] == "diverged: loss is nan in epoch 1"
+    assert (report["ending"], report["reason"]) == ("diverged", "loss is nan in epoch 1")
     assert math.isnan(report["objective"])
     assert report["best_epoch"] == 0
 
@@ -517,7 +519,7 @@ def test_a_parameter_that_does_not_apply_has_its_default(trials: Trials, name: s
 
     assert set(configuration.parameters) == set(SEARCHABLE)
     assert (configuration.parameters[name], configuration.parameters[parent]) == (default, value)
-    assert [report["ending"] for report in reports] == ["all epochs"]
+    assert [report["reason"] for report in reports] == ["all epochs"]
 
 
 def test_what_is_frozen_stays_frozen_after_a_deeper_trial(trials: Trials) -> None:

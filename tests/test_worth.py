@@ -9,7 +9,8 @@ import pytest
 from test_report import Made, adam
 
 from search import console, page, worth
-from search.record import COMPLETED, STOPPED, Row
+from search.record import Row
+from search.states import COMPLETED, STOPPED
 
 VALUES = (0.5, 0.9, 0.7, 0.7, 0.8, 0.6, 0.85, 0.65)
 

@@ -8,9 +8,10 @@ from typing import Any
 from benchmarks.quality.replay import GO_ON, STOP
 from search import space
 from search.parameters import Depth, values
-from search.record import COMPLETED, DIVERGED, Point, Record, Row
+from search.record import Point, Record, Row
 from search.searcher import Searcher
 from search.space import Space
+from search.states import COMPLETED, DIVERGED
 from search.stopping import RULES
 from search.stopping.rule import Curve
 
@@ -110,7 +111,7 @@ class Ours:
         if report["best_epoch"]:
             known[epoch] = now
         if ending:
-            self._record.rows[number] = row.ended(DIVERGED if ending.startswith("diverged") else COMPLETED, ending)
+            self._record.rows[number] = row.ended(ending, report["reason"])
         if ending or stopped:
             self._searcher.on_trial_complete(number, report)
         return STOP if stopped else GO_ON

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from benchmarks.quality.table import FIXED, Curves, Plane, Table, curves_at
+from search.states import COMPLETED, DIVERGED
 
 GO_ON, STOP, PAUSE = "go on", "stop", "pause"
 WARM = math.ceil(FIXED["warmup_epochs"])
@@ -26,7 +27,7 @@ class Trial:
         curves: what it will show; a tool must not look further than `epochs`.
         seconds: of an epoch.
         epochs: trained so far.
-        ending: why it ended by itself; empty while it goes on.
+        ending: the state that it ended in by itself; empty while it goes on.
     """
 
     number: str
@@ -47,14 +48,14 @@ class Trial:
         self.epochs += 1
         value = self.curves.val[self.epochs - 1]
         if not math.isfinite(self.curves.loss[self.epochs - 1]):
-            self.ending = f"diverged: val_loss is nan in epoch {self.epochs}"
+            self.ending = DIVERGED
             return
         if not self.best or value > self.curves.val[self.best - 1]:
             self.best = self.epochs
-        if self.epochs == epochs:
-            self.ending = "all epochs"
-        elif self.epochs > WARM and self.epochs - (WARM + 1 + self.curves.val[WARM : self.epochs].argmax()) >= patience:
-            self.ending = "converged"
+        if self.epochs == epochs or (
+            self.epochs > WARM and self.epochs - (WARM + 1 + self.curves.val[WARM : self.epochs].argmax()) >= patience
+        ):
+            self.ending = COMPLETED
 
     @property
     def report(self) -> dict[str, Any]:
@@ -71,6 +72,7 @@ class Trial:
             "last_val_loss": float(self.curves.loss[last]),
             "seconds": self.seconds * self.epochs,
             "ending": self.ending,
+            "reason": "",
         }
 
 
@@ -134,7 +136,7 @@ def replay(table: Table, tool: Tool, *, epochs: int, patience: int, workers: int
         trial = trace.trials[number]
         trial.after(epochs, patience)
         value = float(trial.curves.val[trial.epochs - 1])
-        if not trial.ending.startswith("diverged") and value > best:
+        if trial.ending != DIVERGED and value > best:
             best, test = value, float(trial.curves.test[trial.epochs - 1])
         trace.at.append(now)
         trace.epochs.append(len(trace.epochs) + 1)

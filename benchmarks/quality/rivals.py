@@ -13,6 +13,7 @@ from ray.tune.search.optuna import OptunaSearch
 from benchmarks.quality.replay import GO_ON, PAUSE, STOP
 from search.parameters import sample
 from search.space import Space
+from search.states import DIVERGED
 
 FIRST_RUNG = 2
 
@@ -38,7 +39,7 @@ class Optuna:
         """Whether it is to be pruned. Optuna users report the value of the epoch."""
         trial = self._trials[number]
         if report["ending"]:
-            if math.isfinite(report["objective"]) and not report["ending"].startswith("diverged"):
+            if math.isfinite(report["objective"]) and report["ending"] != DIVERGED:
                 self._study.tell(trial, report["objective"])
             else:
                 self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
