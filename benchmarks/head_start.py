@@ -19,6 +19,7 @@ from typing import Any
 
 from search import backbones, cache, data, features, trial, warm
 from search.backbones import Source
+from search.settings import Values
 from search.space import Objective
 
 SOURCE = Source("tiny", "own", 32)
@@ -70,7 +71,17 @@ def _of_seed(seed: int) -> list[dict[str, Any]]:
         place = features.Place(root, dataset, SOURCE.image_size, about["identity"], shapes, seed=seed)
         features.fill(place, range(1, len(shapes) + 1), backbone, cache.allowed(place.root, 50), data.silent)
         asked = trial.Configuration(
-            "0000", {}, EPOCHS, seed, Objective(), SOURCE.name, SOURCE.weights, place, False, root / "t", root / "tb"
+            "0000",
+            Values(),
+            EPOCHS,
+            seed,
+            Objective(),
+            SOURCE.name,
+            SOURCE.weights,
+            place,
+            False,
+            root / "t",
+            root / "tb",
         )
         return [
             _trained(asked, depth, rate, head) for depth in DEPTHS for rate in RATES for head in ("random", "probe")
@@ -78,7 +89,7 @@ def _of_seed(seed: int) -> list[dict[str, Any]]:
 
 
 def _trained(asked: trial.Configuration, depth: int, rate: float, head: str) -> dict[str, Any]:
-    parameters = {**FIXED, "unfreeze_depth": depth, "learning_rate": rate}
+    parameters = Values({**FIXED, "unfreeze_depth": depth, "learning_rate": rate})
     number = f"{depth}-{rate}-{head}"
     root = asked.folder.parent
     configuration = replace(

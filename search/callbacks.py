@@ -14,7 +14,7 @@ import numpy as np
 from search import checkpoint
 from search.cache import Array
 from search.model import Network
-from search.settings import Value
+from search.settings import Values
 from search.space import Objective
 from search.states import ALL_EPOCHS, COMPLETED, CONVERGED, DIVERGED
 
@@ -227,7 +227,7 @@ class Reporter(keras.callbacks.Callback):  # type: ignore[misc]
 def build(
     *,
     network: Network,
-    parameters: Mapping[str, Value],
+    parameters: Values,
     objective: Objective,
     epochs: int,
     folder: Path,
@@ -245,12 +245,15 @@ def build(
         deadline: when it may be too, in seconds since 1970.
     """
     watched = {"monitor": objective.metric, "mode": objective.mode}
-    warm = math.ceil(float(str(parameters["warmup_epochs"])))
+    warm = math.ceil(parameters.number("warmup_epochs"))
     parts = _Parts(
         Best(folder, network, objective),
-        keras.callbacks.EarlyStopping(patience=parameters["stop_patience"], start_from_epoch=warm, **watched),
+        keras.callbacks.EarlyStopping(patience=parameters.whole("stop_patience"), start_from_epoch=warm, **watched),
         keras.callbacks.ReduceLROnPlateau(
-            patience=parameters["plateau_patience"], factor=parameters["plateau_factor"], min_delta=0.0, **watched
+            patience=parameters.whole("plateau_patience"),
+            factor=parameters.number("plateau_factor"),
+            min_delta=0.0,
+            **watched,
         ),
         Progress(objective, epochs),
     )

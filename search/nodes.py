@@ -133,14 +133,14 @@ def _seen(path: Path, uri: str) -> bool:
 def _question(request: Request, mark: Path, uri: str) -> Question:
     settings, place = request.space.settings, request.features
     images = sum(len(items) for items in place.dataset.items.values()) * 3 * request.image_size**2
-    named = [name for name in (str(settings["backbone"]), request.weights) if Path(name).is_file()]
+    named = [name for name in (settings.text("backbone"), request.weights) if Path(name).is_file()]
     return Question(
         mark=mark,
         uri=uri,
-        source=str(settings["data"]),
+        source=settings.text("data"),
         seed=request.seed,
-        max_bad_files=float(str(settings["max_bad_files"])),
-        folders=str(settings["folders"]),
+        max_bad_files=settings.number("max_bad_files"),
+        folders=settings.text("folders"),
         fingerprint=place.dataset.fingerprint,
         files={name: digest(Path(name)) for name in named},
         cache=request.cache,

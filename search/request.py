@@ -25,7 +25,7 @@ from search.mirror import Mirror
 from search.prepare import Preparation
 from search.question import Question
 from search.record import NAME, SEED, Record
-from search.settings import SETTINGS, Value, read_assignments
+from search.settings import SETTINGS, Value, Values, read_assignments
 from search.stopping import RULES
 from search.stopping.finish import Finish
 from search.stopping.rule import Rule
@@ -99,13 +99,13 @@ class Request:
     def source(self) -> Source:
         """What the backbone is made from."""
         settings = self.space.settings
-        return Source(str(settings["backbone"]), self.weights, self.image_size, str(settings["precision"]))
+        return Source(settings.text("backbone"), self.weights, self.image_size, settings.text("precision"))
 
     @property
     def rule(self) -> Rule:
         """Decides which trials stop for the sake of others."""
         budget, objective = self.space.budget, self.space.objective
-        rule = RULES[str(self.space.settings["stopping"])](budget, objective)
+        rule = RULES[self.space.settings.text("stopping")](budget, objective)
         return Finish(rule, budget, objective) if self.space.longest > budget.epochs else rule
 
     def configuration(self, number: str, chosen: Mapping[str, Value], deadline: float = math.inf) -> Configuration:
@@ -122,7 +122,7 @@ class Request:
             epochs=self.space.longest,
             seed=int(str(chosen.get(SEED, self.seed))),
             objective=self.space.objective,
-            backbone=str(settings["backbone"]),
+            backbone=settings.text("backbone"),
             weights=self.weights,
             place=self.features,
             head_start=settings["head_start"] == "probe",
@@ -154,7 +154,7 @@ def check(options: argparse.Namespace) -> Request:
     seed = numbers.whole("seed", 0, high=2**32 - 1)
     if asked is None or faults or numbers.faults or seed is None:
         raise RequestError([*numbers.faults, *faults])
-    backbone, weights = str(asked.settings["backbone"]), asked.settings["weights"]
+    backbone, weights = asked.settings.text("backbone"), asked.settings["weights"]
     return Request(
         space=asked,
         folder=folder,
@@ -186,9 +186,9 @@ def find(request: Request, progress: data.Progress) -> data.Dataset:
         DataError: names every fault.
     """
     settings = request.space.settings
-    bad = float(str(settings["max_bad_files"]))
-    folders = str(settings["folders"])
-    return data.find(str(settings["data"]), seed=request.seed, max_bad_files=bad, folders=folders, progress=progress)
+    bad = settings.number("max_bad_files")
+    folders = settings.text("folders")
+    return data.find(settings.text("data"), seed=request.seed, max_bad_files=bad, folders=folders, progress=progress)
 
 
 def complete(request: Request, found: data.Dataset, preparation: Preparation, progress: data.Progress) -> Request:
@@ -202,7 +202,7 @@ def complete(request: Request, found: data.Dataset, preparation: Preparation, pr
         BackboneError, DataError, SpaceError: name every fault.
     """
     settings = request.space.settings
-    bad = float(str(settings["max_bad_files"]))
+    bad = settings.number("max_bad_files")
     described = preparation.describe()
     image_size, blocks = int(described["image_size"]), len(described["blocks"])
     space = request.space.resolve(blocks)
@@ -214,11 +214,11 @@ def complete(request: Request, found: data.Dataset, preparation: Preparation, pr
         image_size=image_size,
         identity=described["identity"],
         shapes=tuple(map(tuple, described["shapes"])),
-        precision=str(settings["precision"]),
-        views=int(str(settings["augmented_views"])),
+        precision=settings.text("precision"),
+        views=settings.whole("augmented_views"),
         seed=request.seed,
     )
-    limit = cache.allowed(place.root, float(str(settings["cache_gib"])))
+    limit = cache.allowed(place.root, settings.number("cache_gib"))
     wanted = [blocks - depth for depth in space.depths] + [blocks] * (settings["head_start"] == "probe")
     device = "gpu" if request.gpus_per_trial else "cpu"
     cuts = features.worthwhile(place, wanted, described["multiplications"], device, limit)
@@ -342,7 +342,8 @@ def _space(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) ->
         budget = replace(asked.budget, **{name: value for name, value in changes.items() if value is not None})
         asked = replace(asked, budget=budget, fixed={**asked.fixed, **settings})
         faults += [] if options.resume else _rule_faults(asked, settings.get("stopping", "none"))
-    known = asked.settings if asked else {name: settings.get(name, SETTINGS[name].default) for name in SETTINGS}
+    defaults = {name: setting.default for name, setting in SETTINGS.items()}
+    known = asked.settings if asked else Values({**defaults, **settings})
     faults += _named_faults(known)
     return asked
 
@@ -366,12 +367,12 @@ def _located(name: str, value: str) -> str:
     return value if value in known[name] or not Path(value).exists() else str(Path(value).absolute())
 
 
-def _named_faults(settings: Mapping[str, Value]) -> list[str]:
-    backbone, weights = str(settings["backbone"]), settings["weights"]
+def _named_faults(settings: Values) -> list[str]:
+    backbone, weights = settings.text("backbone"), settings["weights"]
     found = backbones.check(backbone, str(weights or backbones.default_weights(backbone)))
     if settings["sampler"] == "gp" and not importlib.util.find_spec("torch"):
         found.append("sampler gp needs PyTorch: pip install 'finetune-search[gp]', or use tpe")
-    return found + data.faults(str(settings["data"]))
+    return found + data.faults(settings.text("data"))
 
 
 def _resources(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) -> dict[str, Any]:

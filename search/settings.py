@@ -6,6 +6,7 @@ Those marked searchable may be a space's parameters as well.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from search.errors import unknown
 
@@ -58,6 +59,32 @@ class Setting:
             return int(text) if isinstance(self.default, int) else float(text)
         except ValueError:
             return text
+
+
+class Values(dict[str, Value]):
+    """What settings are set to, by name, each as the kind of value that it is.
+
+    Raises:
+        TypeError: from all methods: it is not of that kind, which `Setting.fault` had to find.
+    """
+
+    def whole(self, name: str) -> int:
+        """A whole number."""
+        return int(self._of(name, int))
+
+    def number(self, name: str) -> float:
+        """A number."""
+        return float(self._of(name, int | float))
+
+    def text(self, name: str) -> str:
+        """A text, which is not empty."""
+        return str(self._of(name, str))
+
+    def _of(self, name: str, kind: Any) -> Any:
+        value = self[name]
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return value
+        raise TypeError(f"{name} is {value!r}")
 
 
 SETTINGS: Mapping[str, Setting] = {

@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution
 import spaces
 from search.errors import SpaceError, unknown
 from search.parameters import Choice, Depth, Float, Int, Parameter, contains, count, ends, is_whole, values
-from search.settings import SETTINGS, Value
+from search.settings import SETTINGS, Value, Values
 
 __all__ = ["Budget", "Choice", "Depth", "Float", "Int", "Objective", "Space", "load"]
 
@@ -103,16 +103,16 @@ class Space:
     name: str = ""
 
     @property
-    def settings(self) -> dict[str, Value]:
+    def settings(self) -> Values:
         """Every setting that does not vary: the defaults, and over them what the space fixes."""
-        return {
-            name: self.fixed.get(name, setting.default) for name, setting in SETTINGS.items() if name not in self.search
-        }
+        known = {name: self.fixed.get(name, setting.default) for name, setting in SETTINGS.items()}
+        return Values({name: value for name, value in known.items() if name not in self.search})
 
-    def parameters(self, configuration: Mapping[str, Value]) -> dict[str, Value]:
+    def parameters(self, configuration: Mapping[str, Value]) -> Values:
         """Every searchable setting as a trial has it: as chosen, else as the space fixes it, else its default."""
         known = {name: self.fixed.get(name, setting.default) for name, setting in SETTINGS.items()}
-        return {name: configuration.get(name, value) for name, value in known.items() if SETTINGS[name].searchable}
+        chosen = {name: configuration.get(name, value) for name, value in known.items()}
+        return Values({name: value for name, value in chosen.items() if SETTINGS[name].searchable})
 
     def faults(self) -> list[str]:
         """Everything that is wrong with the declaration; empty when nothing is."""
@@ -275,17 +275,17 @@ class Space:
     @property
     def max_failures(self) -> int:
         """How often a trial whose process dies goes on."""
-        return int(str(self.settings["max_failures"]))
+        return self.settings.whole("max_failures")
 
     @property
     def longest(self) -> int:
         """The epochs that a trial runs at most, the best ones included."""
-        return max(self.budget.epochs, int(str(self.settings["finish_epochs"])))
+        return max(self.budget.epochs, self.settings.whole("finish_epochs"))
 
     @property
     def confirming(self) -> int:
         """How many trials run the best configurations again, with `FURTHER_SEEDS` other seeds each."""
-        return FURTHER_SEEDS * min(int(str(self.settings["confirm"])), self.budget.trials)
+        return FURTHER_SEEDS * min(self.settings.whole("confirm"), self.budget.trials)
 
     def suggest(self, choose: Callable[[str, Parameter], Value]) -> dict[str, Value]:
         """One configuration; a parameter that does not apply is absent.

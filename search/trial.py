@@ -7,7 +7,7 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from search import features
 from search.backbones import Source
 from search.features import Place
-from search.settings import Value
+from search.settings import Values
 from search.space import Objective
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Configuration:
     """
 
     trial: str
-    parameters: Mapping[str, Value]
+    parameters: Values
     epochs: int
     seed: int
     objective: Objective
@@ -57,10 +57,6 @@ class Configuration:
     tensorboard: Path
     rungs: tuple[int, ...] = ()
     deadline: float = math.inf
-
-    def number(self, name: str) -> Any:
-        """A parameter's value, for arithmetic."""
-        return self.parameters[name]
 
     @property
     def source(self) -> Source:
@@ -126,7 +122,7 @@ def train(
         if done["ending"]:
             return
     labels = configuration.place.labels
-    feeder = batches.Feeder(start, labels, configuration.number("batch_size"), configuration.seed)
+    feeder = batches.Feeder(start, labels, configuration.parameters.whole("batch_size"), configuration.seed)
     batches.fit(network.fitted, feeder, epoch, configuration.epochs, steps)
 
 
@@ -171,7 +167,7 @@ def export(
     _, whole = _best(configuration, epoch)
     whole.save(path)
     model = keras.models.load_model(path)
-    answering, size = evidence.answering(model), configuration.number("batch_size")
+    answering, size = evidence.answering(model), configuration.parameters.whole("batch_size")
 
     def asked(split: str) -> "Answers":
         place = configuration.place
@@ -259,7 +255,7 @@ def show(configuration: Configuration, epoch: int, exported: Exported) -> None:
     exported.model.set_weights(whole.get_weights())
     place, run = configuration.place, configuration.tensorboard / "best"
     labels, read = place.labels["val"][: evidence.PROJECTED], features.images(place, "val", 0)
-    shown = evidence.answers(exported.answering, read, labels, configuration.number("batch_size"))
+    shown = evidence.answers(exported.answering, read, labels, configuration.parameters.whole("batch_size"))
     evidence.write(place, exported.model, network, shown, run)
 
 
@@ -286,10 +282,10 @@ def _network(configuration: Configuration, head: list[Any] | None) -> "tuple[Net
     """The trial's network, as new, and what it starts from."""
     from search import model, warm
 
-    depth, place = configuration.number("unfreeze_depth"), configuration.place
+    depth, place = configuration.parameters.whole("unfreeze_depth"), configuration.place
     start = features.nearest(place, len(place.shapes) - depth)
-    optimizer, classes = str(configuration.parameters["optimizer"]), len(place.dataset.classes)
+    optimizer, classes = configuration.parameters.text("optimizer"), len(place.dataset.classes)
     network = warm.network(configuration.source, depth, classes, optimizer, start)
-    steps = math.ceil(len(place.labels["train"]) / configuration.number("batch_size"))
+    steps = math.ceil(len(place.labels["train"]) / configuration.parameters.whole("batch_size"))
     model.reset(network, configuration.parameters, configuration.seed, head, steps=steps)
     return network, start

@@ -87,7 +87,7 @@ def run(
             return Outcome(best, failed, interrupted=True, metrics={})
         if not best:
             raise NoUsableTrialError(_no_model(request, record, recorder.late))
-        mixed = int(str(request.space.settings["soup"]))
+        mixed = request.space.settings.whole("soup")
         metrics = winner.write_figures(request, record, *winner.export_best(exporter, record, best, display, mixed))
         return Outcome(best, failed, interrupted=False, metrics=metrics)
     finally:
@@ -164,7 +164,7 @@ def _recorder(
     request: Request, record: Record, display: Display, *, pause: worker.Pause, exporter: winner.Exporter, share: Share
 ) -> Recorder:
     """What follows the search's trials, with a searcher that knows all that the record does."""
-    searcher = Searcher(request.space, str(request.space.settings["sampler"]), request.seed, record, share)
+    searcher = Searcher(request.space, request.space.settings.text("sampler"), request.seed, record, share)
     return _following(request, record, display, searcher, pause=pause, exporter=exporter)
 
 

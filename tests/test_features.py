@@ -25,6 +25,7 @@ from search.data import silent
 from search.errors import BackboneError
 from search.features import IMAGES, Place, Start
 from search.prepare import Preparation
+from search.settings import Values
 from search.space import Objective
 from search.splits import Dataset
 
@@ -170,7 +171,7 @@ class Network:
         trial.train(
             trial.Configuration(
                 trial="0000",
-                parameters={**PARAMETERS, **parameters},
+                parameters=Values({**PARAMETERS, **parameters}),
                 epochs=epochs,
                 seed=0,
                 objective=Objective("val_loss"),

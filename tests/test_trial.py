@@ -26,7 +26,7 @@ from search.data import silent
 from search.errors import CheckpointError, StorageError
 from search.features import Place
 from search.request import Request
-from search.settings import SETTINGS
+from search.settings import SETTINGS, Values
 from search.space import Budget, Choice, Float, Int, Objective, Space
 
 REPORTED = {
@@ -160,7 +160,7 @@ class Trials:
         return trial.Configuration(
             **{
                 "trial": name,
-                "parameters": {**PARAMETERS, **changes},
+                "parameters": Values({**PARAMETERS, **changes}),
                 "epochs": 2,
                 "seed": 0,
                 "objective": Objective(),

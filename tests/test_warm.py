@@ -21,6 +21,7 @@ from search.backbones import Source
 from search.cache import Array
 from search.data import silent
 from search.features import Place, Start
+from search.settings import Values
 from search.space import Objective
 from search.trial import Configuration
 
@@ -54,7 +55,7 @@ class Trials:
         folder = next(self._folders)
         return Configuration(
             trial="0000",
-            parameters={**PARAMETERS, **parameters},
+            parameters=Values({**PARAMETERS, **parameters}),
             epochs=epochs,
             seed=0,
             objective=Objective("val_loss"),

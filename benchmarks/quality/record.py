@@ -28,6 +28,7 @@ from benchmarks.quality.datasets import RECIPES
 from benchmarks.quality.table import EPOCHS, FIXED, TABLES, Curves, Plane, Table, load, save
 from search.machine import cpus
 from search.process import importing_keras
+from search.settings import Values
 from search.space import Objective
 
 CHUNK = 128
@@ -102,7 +103,7 @@ def _trained(place: Any, source: Any, plane: Plane, rate: float, test: Any) -> C
     from search import features, trial, warm
 
     scratch = place.cache / "trials" / str(uuid.uuid4())
-    parameters = {**FIXED, **plane._asdict(), "learning_rate": rate, "stop_patience": EPOCHS + 1}
+    parameters = Values({**FIXED, **plane._asdict(), "learning_rate": rate, "stop_patience": EPOCHS + 1})
     configuration = trial.Configuration(
         "0000", parameters, EPOCHS, place.seed, Objective(), source.name, source.weights, place, True,
         folder=scratch / "trial", tensorboard=scratch / "events",
