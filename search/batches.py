@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from search import metrics
 from search.cache import Array
 from search.features import Read, Start
 
@@ -25,6 +26,10 @@ class Split:
     Args:
         shape: of one row; `dtype` of its values.
         resident: whether the rows lie whole on the training device; else they are read batch by batch.
+
+    Attributes:
+        answers: (rows, classes), what the network said of each row when it was last evaluated.
+        nbytes: of the rows that lie on the device.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: str, resident: bool) -> None:
@@ -34,6 +39,7 @@ class Split:
         self._batch_size = _variable((), "int32")
         self._first = _variable((), "int32")
         self._table = _variable((None, *shape), dtype) if resident else None
+        self.answers = _variable((None, None), "float32")
         self._views: Sequence[Read] = ()
         self._read: Read | None = None
         self._held = ""
@@ -78,10 +84,14 @@ class Split:
             self._table.assign(np.zeros((0, *self._shape), self._dtype))
             self._held, self.nbytes = "", 0
 
-    def batch(self, step: Any) -> tuple[Any, Any]:
-        """The rows of a step, (batch, …), and their labels, (batch,). The last batch may be smaller."""
+    def rows(self, step: Any) -> Any:
+        """The numbers of the rows of a step, (batch,). The last batch may be smaller."""
         first = tf.cast(step, "int32") * self._batch_size
-        rows = self._order[first : first + self._batch_size]
+        return self._order[first : first + self._batch_size]
+
+    def batch(self, step: Any) -> tuple[Any, Any]:
+        """The rows of a step, (batch, …), and their labels, (batch,)."""
+        rows = self.rows(step)
         if self._table is not None:
             values = tf.gather(self._table, self._first + rows)
         else:
@@ -100,18 +110,29 @@ class Fitted(keras.Model):  # type: ignore[misc]
 
     train: Split
     val: Split
+    _validated: Any = None  # the rows of the step that is being traced
 
     def train_step(self, data: Any) -> Any:
         """One step, on the batch of its number."""
         return super().train_step(self.train.batch(data))
 
     def test_step(self, data: Any) -> Any:
-        """One step of the validation."""
-        return super().test_step(self.val.batch(data))
+        """One step of the validation, whose answers are kept."""
+        self._validated = self.val.rows(data)
+        try:
+            return super().test_step(self.val.batch(data))
+        finally:
+            self._validated = None
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Keras's own."""
+        if self._validated is not None:
+            self.val.answers.scatter_update(tf.IndexedSlices(y_pred, self._validated))
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
 
 class Feeder(keras.callbacks.Callback):  # type: ignore[misc]
-    """Gives a model its rows: epoch `e` reads view `e` modulo their number, in an order of its own.
+    """Gives a model its rows, view `e` modulo their number in epoch `e`, in an order of its own; and takes its answers.
 
     Args:
         start: what the model starts from.
@@ -128,11 +149,17 @@ class Feeder(keras.callbacks.Callback):  # type: ignore[misc]
         name, labels = self._start.name, self._labels
         model.train.open(name, self._start.train, labels["train"], self._batch_size)
         model.val.open(name, [self._start.val], labels["val"], self._batch_size)
+        model.val.answers.assign(np.zeros((len(labels["val"]), model.output_shape[-1]), "float32"))
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         """Lay out the epoch."""
         order = np.random.default_rng((self._seed, epoch)).permutation(len(self._labels["train"]))
         self.model.train.put(epoch % len(self._start.train), order)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        """Add the metrics that Keras does not compute to its own, for the callbacks that follow."""
+        if logs is not None:
+            logs |= metrics.of_answers(self._labels["val"], self.model.val.answers.numpy())
 
 
 def fit(model: Fitted, feeder: Feeder, epoch: int, epochs: int, steps: Sequence[keras.callbacks.Callback]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from search import checkpoint
 from search.cache import Array
+from search.metrics import FOLLOWED, METRICS
 from search.model import Network
 from search.settings import Values
 from search.space import Objective
@@ -100,8 +101,8 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         ending, reason = self._ending(epoch + 1, logs)
         if ending != DIVERGED:
             self._keep_best(epoch + 1, logs)
-        best = self.best or {"objective": math.nan, "best_epoch": 0, "val_accuracy": math.nan, "val_loss": math.nan}
-        last = {f"last_{name}": logs[name] for name in ("val_accuracy", "val_loss")}
+        best = self.best or {"objective": math.nan, "best_epoch": 0, **dict.fromkeys(METRICS, math.nan)}
+        last = {f"last_{name}": logs[name] for name in (*FOLLOWED, self._objective.metric)}
         spent = round(self.seconds, 3)
         self.metrics = {"epoch": epoch + 1, **best, **last, "seconds": spent}
         self.metrics |= {"ending": ending, "reason": reason, "paused": False, "note": ""}
@@ -109,7 +110,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
     def _keep_best(self, epoch: int, logs: Mapping[str, float]) -> None:
         value = logs[self._objective.metric]
         if self._objective.better(value, float(self.best["objective"]) if self.best else None):
-            metrics = {name: logs[name] for name in ("val_accuracy", "val_loss")}
+            metrics = {name: logs[name] for name in METRICS}
             self.best = {"objective": value, "best_epoch": epoch, **metrics}
 
     def _ending(self, epoch: int, logs: Mapping[str, float]) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from search import charts, findings
 from search.findings import Findings
+from search.metrics import METRICS
 from search.page import chart, counted, document, metrics, table
 
 MISSING = "none"
@@ -22,7 +23,7 @@ def page(searches: Sequence[Findings]) -> str:
             "<h2>What came of them?</h2>",
             table(["", *names], results(searches)),
             "<h2>Which was faster?</h2>",
-            *(part for metric in charts.WORDS for part in chart(charts.compared(_of(searches, metric)))),
+            *(part for metric in METRICS for part in chart(charts.compared(_of(searches, metric)))),
             "<h2>What was asked differently?</h2>",
             table(["", *names], differing) if differing else "<p>Nothing: only chance and the machine differ.</p>",
             "<h2>How are they run again?</h2>",
@@ -55,7 +56,7 @@ def results(searches: Sequence[Findings]) -> list[tuple[str, ...]]:
             {
                 "status": str(found.about["status"]),
                 "trials": counted(found.rows),
-                "objective": charts.WORDS[found.metric],
+                "objective": METRICS[found.metric].words,
                 "best": f"{found.value(best[0]):.4f} (trial {best[0].trial})" if best else MISSING,
                 "test accuracy": f"{tested['test_accuracy']:.4f}" if tested else MISSING,
                 "balanced over the classes": f"{findings.balanced(tested['confusion_matrix']):.4f}"

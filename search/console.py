@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from search.metrics import FOLLOWED, METRICS, figure, leading
 from search.ranking import Confirmed, confirmed
 from search.record import Record, Row
 from search.space import Budget
@@ -74,10 +75,11 @@ class Display:
         shown: where to.
         budget: what the search may spend.
         rows: the trials of a search that goes on.
+        metric: the objective.
     """
 
-    def __init__(self, shown: Console, budget: Budget, rows: Mapping[str, Row]) -> None:
-        self._console, self._budget = shown, budget
+    def __init__(self, shown: Console, budget: Budget, rows: Mapping[str, Row], metric: str) -> None:
+        self._console, self._budget, self._metric = shown, budget, metric
         self._rows = {trial: row for trial, row in rows.items() if row.state != RUNNING}
         self._best: Row | None = None
         self._began = time.monotonic()
@@ -119,21 +121,26 @@ class Display:
         star = " [bold]best so far[/bold]" if self._best and self._best.trial == row.trial else ""
         state = f"[{COLOURS[row.state]}]{row.state}[/]"
         counted = f"{len([r for r in self._rows.values() if r.state != RUNNING])}/{self._budget.trials}"
-        accuracy = "" if row.val_accuracy is None else f"  val_accuracy {row.val_accuracy:.4f}"
+        value = f"  {self._metric} {known}" if (known := figure(row.value(self._metric))) else ""
         epochs = f"{row.epochs}/{self._budget.epochs} epochs, {row.seconds:.0f} s"
         reason, parameters = escape(row.reason), escape(described(row))
-        return f"{counted}  trial {row.trial} {state}: {reason}{accuracy}  {epochs}  {parameters}{star}"
+        return f"{counted}  trial {row.trial} {state}: {reason}{value}  {epochs}  {parameters}{star}"
+
+    def _figure(self, row: Row) -> str:
+        return figure(row.value(self._metric))
 
     def _table(self) -> Table:
         table = Table(title=self._progress_line(), title_justify="left", expand=False)
-        for column in ("trial", "epoch", "val_accuracy", "parameters"):
+        for column in ("trial", "epoch", self._metric, "parameters"):
             table.add_column(column, overflow="fold")
         for row in self._rows.values():
             if row.state == RUNNING:
-                table.add_row(row.trial, f"{row.epochs}/{self._budget.epochs}", accuracy(row), escape(described(row)))
+                table.add_row(
+                    row.trial, f"{row.epochs}/{self._budget.epochs}", self._figure(row), escape(described(row))
+                )
         if self._best:
             table.add_section()
-            table.add_row(f"best {self._best.trial}", "", accuracy(self._best), escape(described(self._best)))
+            table.add_row(f"best {self._best.trial}", "", self._figure(self._best), escape(described(self._best)))
         return table
 
     def _progress_line(self) -> str:
@@ -224,11 +231,16 @@ def quiet(log: Path) -> Iterator[Console]:
 
 
 def conclusion(
-    shown: Console, record: Record, rows: Sequence[Row], metrics: Mapping[str, Any], interrupted: bool
+    shown: Console, record: Record, rows: Sequence[Row], metrics: Mapping[str, Any], *, interrupted: bool, metric: str
 ) -> None:
-    """Print the leaderboard, where everything lies, and what to do next."""
+    """Print the leaderboard, where everything lies, and what to do next.
+
+    Args:
+        metrics: of the model; empty where there is none.
+        metric: the objective.
+    """
     shown.print()
-    shown.print(leaderboard(rows, record.rows.values()))
+    shown.print(leaderboard(rows, record.rows.values(), metric))
     lines = []
     if metrics:
         lines.append(tested(metrics))
@@ -249,8 +261,19 @@ def tested(metrics: Mapping[str, Any]) -> str:
     """The winner's accuracy on the test images; one class of many images does not hide the others."""
     balanced, never = metrics["balanced_accuracy"], missed(metrics["classes"], metrics["recall"])
     accuracy = f"test accuracy of {model(metrics)}: {metrics['test_accuracy']:.4f}"
-    found = f"{accuracy}, balanced over the classes {balanced:.4f}" + (f"; {never}" if never else "")
+    found = f"{accuracy}, balanced over the classes {balanced:.4f}{_objective(metrics)}" + (
+        f"; {never}" if never else ""
+    )
     return f"{found}; {alone(metrics)}" if "soup" in metrics else found
+
+
+def _objective(metrics: Mapping[str, Any]) -> str:
+    """The objective on the test images, where it is not told anyway."""
+    name = metrics.get("objective", "val_accuracy")
+    value = metrics.get(name.replace("val_", "test_"))
+    if name in (*FOLLOWED, "val_balanced_accuracy") or value is None:
+        return ""
+    return f", {METRICS[name].words.replace('validation', 'test')} {value:.4f}"
 
 
 def unfinished(best: Row) -> str:
@@ -305,24 +328,26 @@ def _at(record: Record, path: Path) -> str:
     return record.mirror.at(path) if record.mirror else str(path)
 
 
-def leaderboard(rows: Sequence[Row], every: Iterable[Row] = (), limit: int = LEADERS) -> Table:
+def leaderboard(rows: Sequence[Row], every: Iterable[Row], metric: str, limit: int = LEADERS) -> Table:
     """The best trials, best first.
 
     Args:
         rows: ranked already.
         every: all trials, for the means of configurations that were confirmed.
+        metric: the objective.
     """
-    means = confirmed(every, "val_accuracy")
+    means = confirmed(every, metric)
+    own, *others = leading(metric)
     table = Table(title=f"Leaderboard: best {min(limit, len(rows))} of {len(rows)} trials with a model")
     table.title_justify = "left"
     seeds = ("mean of seeds",) if means else ()
-    for column in ("", "trial", "val_accuracy", *seeds, "val_loss", "best epoch", "state", "parameters"):
+    for column in ("", "trial", own, *seeds, *others, "best epoch", "state", "parameters"):
         table.add_column(column, overflow="fold")
     for place, row in enumerate(rows[:limit], 1):
-        loss = "" if row.val_loss is None else f"{row.val_loss:.4f}"
         state = f"{row.state}: {row.reason}"
         mean = [averaged(means.get(row.configuration))] if means else []
-        cells = [str(place), row.trial, accuracy(row), *mean, loss, str(row.best_epoch)]
+        figures = [figure(row.value(name)) for name in others]
+        cells = [str(place), row.trial, figure(row.value(own)), *mean, *figures, str(row.best_epoch)]
         table.add_row(*cells, escape(state), escape(described(row)))
     return table
 
@@ -330,11 +355,6 @@ def leaderboard(rows: Sequence[Row], every: Iterable[Row] = (), limit: int = LEA
 def averaged(found: Confirmed | None) -> str:
     """The mean over seeds with its spread, or nothing."""
     return f"{found.mean:.4f} ± {found.spread:.4f} ({found.seeds})" if found else ""
-
-
-def accuracy(row: Row) -> str:
-    """The best epoch's validation accuracy, or nothing yet."""
-    return "" if row.val_accuracy is None else f"{row.val_accuracy:.4f}"
 
 
 def described(row: Row) -> str:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from search import metrics
 from search.backbones import without_xla
 from search.cache import Array
 from search.features import Place, Read, images
@@ -64,6 +65,11 @@ class Answers:
         """The mean cross-entropy, in nats."""
         picked = self.probabilities[np.arange(len(self.labels)), self.labels]
         return float(-np.log(np.clip(picked, 1e-7, 1.0)).mean())
+
+    def metrics(self) -> dict[str, float]:
+        """All `METRICS`, of whatever images these are."""
+        computed = metrics.of_answers(self.labels, self.probabilities)
+        return {"val_accuracy": self.accuracy, "val_loss": self.loss, **computed}
 
     def mistakes(self, limit: int) -> list[int]:
         """The images that the model was most sure of and wrong about, the surest first."""

@@ -17,10 +17,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from search.metrics import METRICS
 from search.ranking import ranked
 from search.record import Record, Row, read_search
 from search.settings import SETTINGS
-from search.space import METRICS, Budget, Objective
+from search.space import Budget, Objective
 from search.stopping import RULES
 from search.stopping.rule import Rule
 
@@ -94,13 +95,13 @@ class Findings:
 
     @property
     def metric(self) -> str:
-        """The objective: `val_accuracy` or `val_loss`."""
+        """The objective, a key of `METRICS`."""
         return str(self.about["space"]["objective"])
 
     @property
     def up(self) -> bool:
         """Whether more is better."""
-        return METRICS[self.metric] == "max"
+        return METRICS[self.metric].mode == "max"
 
     @property
     def rule(self) -> Rule:

@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 from search import charts, findings, worth
 from search.console import alone, averaged, described, missed, model, unfinished
 from search.findings import Findings
+from search.metrics import METRICS, leading
 from search.ranking import Confirmed, confirmed
 from search.record import Row
 from search.states import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED
@@ -115,7 +116,7 @@ def _summary(found: Findings) -> list[str]:
     keys = []
     if found.best:
         best = found.best[0]
-        keys += [(f"best {charts.WORDS[found.metric]}", f"{found.value(best):.4f}"), ("trial", best.trial)]
+        keys += [(f"best {METRICS[found.metric].words}", f"{found.value(best):.4f}"), ("trial", best.trial)]
     if tested := metrics(found):
         keys.append(("test accuracy", f"{tested['test_accuracy']:.4f}"))
         keys.append(("balanced over the classes", f"{findings.balanced(tested['confusion_matrix']):.4f}"))
@@ -125,42 +126,45 @@ def _summary(found: Findings) -> list[str]:
 
 
 def _leaders(found: Findings) -> list[str]:
-    means = confirmed(found.rows, "val_accuracy")
-    figures = ["val_accuracy", *["mean of seeds"] * bool(means), "val_loss", "best epoch", "epochs", "seconds"]
-    head = ["", "trial", "state", *figures, "parameters"]
+    few = leading(found.metric)
+    more = [name for name in METRICS if name not in few and any(row.value(name) is not None for row in found.rows)]
+    means = confirmed(found.rows, found.metric)
+    told = f"The best {len(means)} configurations were run again: mean ± spread (number of seeds)."
+    body = [_chance(found), *[_said(told)] * bool(means), _trials(found, means, few, 10)]
+    if more or len(found.rows) > 10:
+        whole = _trials(found, means, [*few, *more])
+        body.append(f"<details><summary>all {len(found.rows)} trials, with all metrics</summary>{whole}</details>")
+    return body
+
+
+def _trials(found: Findings, means: Mapping[Any, Confirmed], names: Sequence[str], limit: int | None = None) -> str:
+    """A table of the trials, those first that can win, with some metrics, the objective first."""
+    own, *others = names
+    columns = ["", "trial", "state", own, *["mean of seeds"] * bool(means), *others]
     ordered = [*enumerate(found.best, 1), *((None, row) for row in found.rows if row not in found.best)]
-    every = [_cells(place, row, means) for place, row in ordered]
-    shown, rest = every[:10], every[10:]
-    told = (
-        [_said(f"The best {len(means)} configurations were run again: mean ± spread (number of seeds).")]
-        if means
-        else []
-    )
-    body = [_chance(found), *told, table(head, shown)]
-    return [
-        *body,
-        f"<details><summary>all {len(every)} trials</summary>{table(head, every)}</details>" if rest else "",
-    ]
+    cells = [_cells(place, row, means, names) for place, row in ordered[:limit]]
+    return table([*columns, "best epoch", "epochs", "seconds", "parameters"], cells)
 
 
-def _cells(place: int | None, row: Row, means: Mapping[Any, Confirmed]) -> tuple[object, ...]:
+def _cells(place: int | None, row: Row, means: Mapping[Any, Confirmed], names: Sequence[str]) -> tuple[object, ...]:
     state = f"{row.state}: {row.reason}" if row.reason else row.state
     mean = (averaged(means.get(row.configuration)),) if means else ()
-    figures = (row.val_accuracy, *mean, row.val_loss, row.best_epoch, row.epochs, round(row.seconds))
-    return (place, row.trial, state, *figures, described(row))
+    own, *others = (row.value(name) for name in names)
+    ran = (row.best_epoch, row.epochs, round(row.seconds))
+    return (place, row.trial, state, own, *mean, *others, *ran, described(row))
 
 
 def _chance(found: Findings) -> str:
     """How much of the difference between trials is that of other validation images."""
-    close = findings.within_chance(found, lambda row: row.val_accuracy)
+    close = findings.within_chance(found, lambda row: row.value("val_accuracy"))
     count = found.about["data"]["images"].get("val", 0)
-    if not close or close[0].val_accuracy is None:
+    if not close or (accuracy := close[0].value("val_accuracy")) is None:
         return _said("No trial has ended with a model yet.") if not found.best else ""
-    error = findings.margin(close[0].val_accuracy, count)
+    error = findings.margin(accuracy, count)
     others = len(close) - 1
     which = f"and {others} other{'s' * (others > 1)} are" if others else "is the only one"
     return _said(
-        f"With {count} validation images, chance alone moves an accuracy of {close[0].val_accuracy:.4f} by "
+        f"With {count} validation images, chance alone moves an accuracy of {accuracy:.4f} by "
         f"{error:.4f} (one standard error): trial {close[0].trial} {which} within that of the best."
     )
 
@@ -170,9 +174,9 @@ def _worth(found: Findings) -> list[str]:
     told = worth.worth(found)
     if told is None:
         return [_said(f"Too little is known: fewer than {worth.ENOUGH} trials gave a value.")]
-    unit, scale = ("points", 100) if found.metric == "val_accuracy" else ("", 1)
+    unit, scale = ("points", 100) if found.up else ("", 1)
     gain, low, high = (f"{scale * value:.2g}" for value in (told.gain, told.low, told.high))
-    text = f"As many trials again would be expected to make the best {charts.WORDS[found.metric]} better by {gain} "
+    text = f"As many trials again would be expected to make the best {METRICS[found.metric].words} better by {gain} "
     text += f"{unit} ({low} to {high}), if further doublings give less and less as the last two did. "
     text += "The sampler learns from its trials, so it may be a little more."
     rising = [row.trial for row in worth.rising(found)]

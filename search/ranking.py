@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from search.metrics import FOLLOWED, METRICS
 from search.record import Row
 from search.settings import Value
 from search.states import COMPLETED, RUNNING, STOPPED
 
 
 def ranked(rows: Iterable[Row], metric: str) -> list[Row]:
-    """The trials that can win, best first: by `metric` at their best epoch, then by the other metric, then by number.
+    """The trials that can win, best first: by `metric` at their best epoch, by accuracy, by loss, then by number.
 
     A trial that diverged or failed cannot win, nor can one that has not ended. Where configurations were confirmed,
     these come first, by their mean over all seeds.
@@ -21,10 +22,9 @@ def ranked(rows: Iterable[Row], metric: str) -> list[Row]:
     means = {configuration: found.mean for configuration, found in confirmed(known, metric).items()}
 
     def key(row: Row) -> tuple[Any, ...]:
-        accuracy, loss = -(row.val_accuracy or 0.0), math.inf if row.val_loss is None else row.val_loss
-        own = (loss, accuracy, row.trial) if metric == "val_loss" else (accuracy, loss, row.trial)
-        mean = means.get(row.configuration) if means else None
-        return (mean is None, (mean or 0.0) * (1 if metric == "val_loss" else -1), *own)
+        own = [METRICS[name].rank(row.value(name)) for name in (metric, *FOLLOWED)]
+        mean = means.get(row.configuration)
+        return (mean is None, METRICS[metric].rank(mean), *own, row.trial)
 
     return sorted((row for row in known if row.state in (COMPLETED, STOPPED) and row.best_epoch), key=key)
 
@@ -41,8 +41,8 @@ class Confirmed:
 def confirmed(rows: Iterable[Row], metric: str) -> dict[tuple[tuple[str, Value], ...], Confirmed]:
     """The configurations that were run again with other seeds, and how they do over all of them.
 
-    A seed with which a configuration gave no model counts as an accuracy of 0, or as an infinite loss; one that was cut
-    off before its first epoch does not count.
+    A seed with which a configuration gave no model counts as the worst there is; one that was cut off before its first
+    epoch does not count.
     """
     known = [row for row in rows if row.state != RUNNING and (row.state != STOPPED or row.best_epoch)]
     again = {row.configuration for row in known if row.confirms}
@@ -56,4 +56,4 @@ def confirmed(rows: Iterable[Row], metric: str) -> dict[tuple[tuple[str, Value],
 
 def _counted(row: Row, metric: str) -> float:
     value = row.value(metric) if row.state in (COMPLETED, STOPPED) else None
-    return value if value is not None else (math.inf if metric == "val_loss" else 0.0)
+    return METRICS[metric].worst if value is None else value

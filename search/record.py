@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 
 from search.errors import RequestError, StorageError
 from search.history import Event, History
+from search.metrics import FOLLOWED, METRICS
 from search.mirror import Mirror
 from search.settings import Value
 from search.states import COMPLETED, DIVERGED, RUNNING, STOPPED
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-COLUMNS = ("trial", "state", "reason", "epochs", "best_epoch", "val_accuracy", "val_loss", "seconds")
+COLUMNS = ("trial", "state", "reason", "epochs", "best_epoch", *METRICS, "seconds")
 NAMED = 3
 SHORT = {"unfreeze_depth": "depth", "learning_rate": "lr", "weight_decay": "decay", "batch_size": "batch"}
 SEED = "seed"
@@ -43,9 +44,10 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One trial: how it stands, and the figures of its best epoch (`None`: none yet).
+    """One trial: how it stands, and the figures of its best epoch.
 
     Args:
+        figures: metric → its value; without those that are no number, empty before the first epoch.
         rung: the epoch at which a stopping rule stopped it; `None` where none did.
     """
 
@@ -55,8 +57,7 @@ class Row:
     reason: str = ""
     epochs: int = 0
     best_epoch: int | None = None
-    val_accuracy: float | None = None
-    val_loss: float | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     rung: int | None = None
 
@@ -71,13 +72,14 @@ class Row:
         return tuple(sorted((name, value) for name, value in self.parameters.items() if name != SEED))
 
     def value(self, metric: str) -> float | None:
-        """`val_accuracy` or `val_loss` of the best epoch."""
-        return self.val_loss if metric == "val_loss" else self.val_accuracy
+        """A metric of the best epoch; `None` where there is none."""
+        return self.figures.get(metric)
 
     def after(self, metrics: Mapping[str, Any]) -> "Row":
         """The row after an epoch was reported (see `trial.train`)."""
-        best = {name: metrics[name] for name in ("best_epoch", "val_accuracy", "val_loss")}
-        known = best if metrics["objective"] is not None and math.isfinite(metrics["objective"]) else {}
+        figures = {name: value for name in METRICS if (value := metrics.get(name)) is not None and math.isfinite(value)}
+        best = {"best_epoch": metrics["best_epoch"], "figures": figures}
+        known: dict[str, Any] = best if metrics["objective"] is not None and math.isfinite(metrics["objective"]) else {}
         row = replace(self, epochs=metrics["epoch"], seconds=metrics["seconds"], **known)
         ending, reason = (metrics["ending"], metrics["reason"]) if "reason" in metrics else _former(metrics["ending"])
         return row.ended(ending, reason) if ending else row
@@ -261,7 +263,7 @@ class Record:
     def _after(self, row: Row, event: Event) -> Row:
         metrics = event["metrics"]
         if metrics["objective"] is not None:
-            last = (metrics.get(f"last_{name}") for name in ("val_accuracy", "val_loss"))
+            last = (metrics.get(f"last_{name}") for name in FOLLOWED)
             point = Point(metrics["objective"], *(math.nan if value is None else value for value in last))
             self.curves.setdefault(row.trial, {})[metrics["epoch"]] = point
         row = row.after(metrics)
@@ -277,9 +279,8 @@ class Record:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([*COLUMNS, *parameters])
         for row in rows:
-            writer.writerow(
-                [*(getattr(row, name) for name in COLUMNS), *(row.parameters.get(name) for name in parameters)]
-            )
+            told = (row.figures.get(name) if name in METRICS else getattr(row, name) for name in COLUMNS)
+            writer.writerow([*told, *(row.parameters.get(name) for name in parameters)])
         write_text(self.trials, text.getvalue())
         self._changed, self._written_at = False, time.monotonic()
 

@@ -16,6 +16,7 @@ from search import cluster, machine, mirror
 from search.confirmation import Confirmation
 from search.console import Display
 from search.errors import NodeError, StorageError, cause
+from search.metrics import METRICS
 from search.ranking import ranked
 from search.record import Record, Row
 from search.scheduler import Scheduler
@@ -31,10 +32,8 @@ REPORTED = (
     "epoch",
     "objective",
     "best_epoch",
-    "val_accuracy",
-    "val_loss",
-    "last_val_accuracy",
-    "last_val_loss",
+    *METRICS,
+    *(f"last_{name}" for name in METRICS),
     "seconds",
     "ending",
     "reason",
@@ -116,7 +115,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         if "failure" in result:
             self._fail(number, result["failure"], result["traceback"])
             return
-        metrics = {name: _plain(result[name]) for name in REPORTED}
+        metrics = {name: _plain(result[name]) for name in REPORTED if name in result}
         with self._storing():
             process = f"{result.get('hostname')} {result.get('pid')}"
             rung = self.scheduler.stopped.get(number)
@@ -124,8 +123,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
                 rung, metrics["ending"], metrics["reason"] = None, COMPLETED, ALL_EPOCHS
             stopped = {"rung": rung, "rule": self.scheduler.rule.name} if rung else {}
             row = self._note(number, "epoch", metrics=metrics, process=process, **stopped)
-            if row and row.val_accuracy is not None and row.val_loss is not None:
-                self._directory.best(row.trial, row.val_accuracy, row.val_loss, row.epochs)
+            if row and row.figures:
+                self._directory.best(row.trial, row.figures, row.epochs)
             if row and row.state != RUNNING:
                 self._causes.append("")
                 self._ended(row)

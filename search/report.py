@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = searches[0]
             path = found.record.report
             write_text(path, page.page(found))
-            shown.print(leaderboard(found.best, found.rows))
+            shown.print(leaderboard(found.best, found.rows, found.metric))
             shown.print(f"{found.about['status']}: {page.counted(found.rows)}", highlight=False)
         else:
             path = searches[0].record.folder.parent / "comparison.html"

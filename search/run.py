@@ -150,12 +150,12 @@ def _run(
     resumed: bool,
     shown: Console,
 ) -> int:
-    log = record.ray / "driver.log"
+    log, metric = record.ray / "driver.log", asked.space.objective.metric
     with quiet(log) as user:
         try:
             from search import tune
 
-            display = Display(user, replace(asked.space.budget, epochs=asked.space.longest), record.rows)
+            display = Display(user, replace(asked.space.budget, epochs=asked.space.longest), record.rows, metric)
             outcome = tune.run(asked, record, display, preparation, cluster=cluster, resume=resumed)
         except StorageError as error:
             _close(record, "failed")
@@ -171,7 +171,7 @@ def _run(
             user.print(said, markup=False, highlight=False, soft_wrap=True)
             return FAILED
     _close(record, "interrupted" if outcome.interrupted else "done")
-    conclusion(shown, record, outcome.ranked, outcome.metrics, outcome.interrupted)
+    conclusion(shown, record, outcome.ranked, outcome.metrics, interrupted=outcome.interrupted, metric=metric)
     if outcome.interrupted:
         return INTERRUPTED
     return SOME_TRIALS_FAILED if outcome.failed else DONE

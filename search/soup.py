@@ -7,8 +7,9 @@ loss, for a few hundred images hardly tell accuracies apart; but no mean is take
 best model.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -20,10 +21,16 @@ Weights = Sequence[Array]
 
 
 class Judged(NamedTuple):
-    """What a model is worth, on the validation images."""
+    """What a model is worth, on the validation images.
 
-    accuracy: float
+    Args:
+        objective: of the search, the higher the better.
+        figures: all metrics.
+    """
+
+    objective: float
     loss: float
+    figures: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,6 @@ def greedy(
     best: tuple[Name, Weights],
     others: Iterable[tuple[Name, Weights]],
     judge: Callable[[Weights], Judged],
-    objective: Callable[[Judged], float],
 ) -> tuple[Soup[Name], Soup[Name]]:
     """Add one model after the other to the mean, and keep each that makes its loss less.
 
@@ -53,7 +59,6 @@ def greedy(
         best: name and weights of the best model, which is always in it.
         others: likewise, the better ones first; each is asked for once.
         judge: what a model with such weights is worth.
-        objective: of the search, the higher the better.
 
     Returns:
         The best model alone, and the last of the means whose objective is no less; where there is none, the same again.
@@ -66,7 +71,7 @@ def greedy(
         worth = judge(mixed)
         if worth.loss < mean.worth.loss:
             mean = Soup((*mean.names, name), mixed, worth)
-            if objective(worth) >= objective(alone.worth):
+            if worth.objective >= alone.worth.objective:
                 taken = mean
     return alone, taken
 

@@ -17,13 +17,13 @@ from optuna.distributions import BaseDistribution
 
 import spaces
 from search.errors import SpaceError, unknown
+from search.metrics import METRICS
 from search.parameters import Choice, Depth, Float, Int, Parameter, contains, count, ends, is_whole, values
 from search.settings import SETTINGS, Value, Values
 
 __all__ = ["Budget", "Choice", "Depth", "Float", "Int", "Objective", "Space", "load"]
 
 FURTHER_SEEDS = 2
-METRICS = {"val_accuracy": "max", "val_loss": "min"}
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Objective:
     @property
     def mode(self) -> str:
         """`max` or `min`."""
-        return METRICS[self.metric]
+        return METRICS[self.metric].mode
 
     def better(self, value: float, best: float | None) -> bool:
         """Whether `value` is strictly better than `best` (`None`: nothing yet)."""
-        return best is None or (value > best if self.mode == "max" else value < best)
+        return METRICS[self.metric].better(value, best)
 
 
 @dataclass(frozen=True)

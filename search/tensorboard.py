@@ -27,17 +27,12 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.hparams import summary_v2 as hparams
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from search.metrics import METRICS, leading
 from search.record import run_name
 from search.settings import SETTINGS, Value
 from search.space import Choice, Float, Int, Space
 
 BUCKETS = 30
-METRICS = (
-    hparams.Metric("best/val_accuracy", display_name="best validation accuracy"),
-    hparams.Metric("best/val_loss", display_name="validation loss of the best epoch"),
-    hparams.Metric("epoch_accuracy", group="validation", display_name="validation accuracy"),
-    hparams.Metric("epoch_loss", group="validation", display_name="validation loss"),
-)
 
 
 class Events:
@@ -119,17 +114,16 @@ class Directory:
         """Write the experiment summary of a resolved space."""
         columns = [_column(name, distribution) for name, distribution in space.search.items()]
         with Events(self._folder) as events:
-            events.summary(hparams.hparams_config_pb(columns, METRICS, time.time()))
+            events.summary(hparams.hparams_config_pb(columns, _figures(space.objective.metric), time.time()))
 
     def start(self, trial: str, parameters: Mapping[str, Value]) -> None:
         """Write a trial's session record; TensorBoard makes one row of all sessions that have one id, of any search."""
         self._sessions[trial] = Events(self._folder / run_name(trial, parameters))
         self._sessions[trial].summary(hparams.hparams_pb(parameters, trial_id=f"{trial} {self._folder.parent.name}"))
 
-    def best(self, trial: str, val_accuracy: float, val_loss: float, epoch: int) -> None:
-        """Write the values of a trial's best epoch so far, after `epoch` epochs; steps count from 0, as Keras's."""
-        values = {"best/val_accuracy": val_accuracy, "best/val_loss": val_loss}
-        self._sessions[trial].scalars(values, epoch - 1)
+    def best(self, trial: str, figures: Mapping[str, float], epoch: int) -> None:
+        """Write the metrics of a trial's best epoch so far, after `epoch` epochs; steps count from 0, as Keras's."""
+        self._sessions[trial].scalars({f"best/{name}": value for name, value in figures.items()}, epoch - 1)
 
     def end(self, trial: str, succeeded: bool) -> None:
         """Write a trial's status; nothing follows it."""
@@ -140,6 +134,22 @@ class Directory:
             value = Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=content, tensor=metadata.NULL_TENSOR)
             events.summary(Summary(value=[value]))
             events.close()
+
+
+def _figures(objective: str) -> list[hparams.Metric]:
+    """The columns of figures: of a trial's best epoch, and Keras's own of every epoch."""
+    best = [
+        hparams.Metric(
+            f"best/{name}",
+            display_name=f"best {metric.words}" if name == objective else f"{metric.words} of the best epoch",
+        )
+        for name, metric in METRICS.items()
+    ]
+    epochs = [
+        hparams.Metric(name.replace("val_", "epoch_"), group="validation", display_name=METRICS[name].words)
+        for name in leading(objective)
+    ]
+    return [*best, *epochs]
 
 
 def _column(name: str, distribution: object) -> hparams.HParam:

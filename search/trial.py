@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from search import features
 from search.backbones import Source
 from search.features import Place
+from search.metrics import METRICS
 from search.settings import Values
 from search.space import Objective
 
@@ -71,10 +72,10 @@ def train(
 ) -> None:
     """Train one configuration, reporting after every epoch.
 
-    A report holds `epoch` (from 1) with its `last_val_accuracy` and `last_val_loss`, `objective` (the best so far),
-    `best_epoch` with its `val_accuracy` and `val_loss`, `seconds`, `ending`: empty
-    while it goes on, else the state that it ends in, with its `reason`, `paused`: whether it ends here to go on later,
-    and `note`: what the user should know.
+    A report holds `epoch` (from 1) with its `last_val_accuracy`, `last_val_loss` and the objective's likewise,
+    `objective` (the best so far), `best_epoch` with all its `METRICS`, `seconds`, `ending`: empty while it goes on,
+    else the state that it ends in, with its `reason`, `paused`: whether it ends here to go on later, and `note`: what
+    the user should know.
 
     Where a state of the trial was saved, it goes on from there, and that epoch is reported again.
 
@@ -131,10 +132,10 @@ class Exported:
     """The winner, exported.
 
     Args:
-        figures: `test_accuracy`, `test_loss` and `confusion_matrix` (rows: true class, columns: predicted), of the file
-            as plain Keras loads it; `model_bytes`, and `latency_ms`: what one image takes, on `latency_on`. Where it
-            is the mean of several trials, also its `val_accuracy`, and `soup`: their `trials`, and what the best of
-            them has `alone`.
+        figures: `test_accuracy`, `test_loss` and so on for all `METRICS`, and `confusion_matrix` (rows: true class,
+            columns: predicted), of the file as plain Keras loads it; `model_bytes`, and `latency_ms`: what one image
+            takes, on `latency_on`. Where it is the mean of several trials, also its `val_accuracy` and so on, and
+            `soup`: their `trials`, and what the best of them has `alone`.
         model: as plain Keras loads it.
         answering: the same, giving more; see `evidence.answering`.
         tested: what it says of the test images.
@@ -176,13 +177,12 @@ def export(
     tested = asked("test")
     about = _mixed(configuration, others, model, lambda: asked("val")) if others else {}
     if about:
-        about["soup"]["alone"] |= {"test_accuracy": tested.accuracy}
+        about["soup"]["alone"] |= _of_test(tested)
         model.save(path)
         tested = asked("test")
     first = features.images(configuration.place, "test", 0)(slice(0, 1))
     figures = {
-        "test_accuracy": tested.accuracy,
-        "test_loss": tested.loss,
+        **_of_test(tested),
         "confusion_matrix": tested.confusion.tolist(),
         "model_bytes": path.stat().st_size,
         "latency_ms": _latency_ms(lambda: answering.predict_on_batch(first)),
@@ -190,6 +190,11 @@ def export(
         **about,
     }
     return Exported(figures, model, answering, tested)
+
+
+def _of_test(tested: "Answers") -> dict[str, float]:
+    """All metrics of the test images, by names that say so."""
+    return {name.replace("val_", "test_"): value for name, value in tested.metrics().items() if math.isfinite(value)}
 
 
 def _mixed(
@@ -207,25 +212,23 @@ def _mixed(
     from search import soup
     from search.errors import CheckpointError
 
+    objective = configuration.objective.metric
+
     def judge(weights: Sequence[Any]) -> soup.Judged:
         model.set_weights(weights)
-        answers = judged()
-        return soup.Judged(answers.accuracy, answers.loss)
+        figures = judged().metrics()
+        return soup.Judged(-METRICS[objective].rank(figures[objective]), figures["val_loss"], figures)
 
     def candidates() -> Iterator[tuple[str, list[Any]]]:
         for other, epoch in others:
             with contextlib.suppress(CheckpointError):
                 yield other.trial, _best(other, epoch)[1].get_weights()
 
-    def objective(worth: soup.Judged) -> float:
-        return -worth.loss if configuration.objective.metric == "val_loss" else worth.accuracy
-
-    alone, mixed = soup.greedy((configuration.trial, model.get_weights()), candidates(), judge, objective)
+    alone, mixed = soup.greedy((configuration.trial, model.get_weights()), candidates(), judge)
     model.set_weights(mixed.weights)
     if mixed is alone:
         return {}
-    about = {"trials": list(mixed.names), "alone": {"val_accuracy": alone.worth.accuracy}}
-    return {"val_accuracy": mixed.worth.accuracy, "soup": about}
+    return {**mixed.worth.figures, "soup": {"trials": list(mixed.names), "alone": dict(alone.worth.figures)}}
 
 
 def show_tested(configuration: Configuration, exported: Exported, folder: Path) -> None:

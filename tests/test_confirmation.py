@@ -1,5 +1,6 @@
 """Confirming trials: which they are, that they follow from the record alone, and who wins by the mean over seeds."""
 
+import io
 import json
 import sys
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 from searches import accuracy_of_the_model, rows, run, running, wait_for
 
 from search import confirmation, console, ranking, record, states, winner
@@ -26,7 +28,9 @@ def parameters(rate: float, **others: Any) -> dict[str, Any]:
 
 def ended(trial: int, accuracy: float, state: str = states.COMPLETED, **chosen: Any) -> Row:
     """A trial that is over."""
-    return Row(f"{trial:04d}", parameters(**chosen), state, "", 3, 2, accuracy, 1 - accuracy, 1.0)
+    return Row(
+        f"{trial:04d}", parameters(**chosen), state, "", 3, 2, {"val_accuracy": accuracy, "val_loss": 1 - accuracy}, 1.0
+    )
 
 
 SEARCHED = [
@@ -143,6 +147,16 @@ def test_a_paused_searcher_gives_none() -> None:
 
 LUCKY = [ended(4, 0.6, rate=0.2, seed=8), ended(5, 0.7, rate=0.2, seed=9)]
 STEADY = [ended(6, 0.8, rate=0.3, seed=8), ended(7, 0.83, rate=0.3, seed=9)]
+
+
+def test_the_mean_is_of_the_objective() -> None:
+    """The means that are shown would be of another figure than those that decide."""
+    losses = ranking.confirmed([*SEARCHED, *STEADY], "val_loss")[STEADY[0].configuration]
+    shown = Console(width=200, record=True, file=io.StringIO())
+    shown.print(console.leaderboard(ranking.ranked(SEARCHED, "val_loss"), [*SEARCHED, *STEADY], "val_loss"))
+
+    assert losses.mean == pytest.approx(0.19)
+    assert "0.1900 ± 0.0173 (3)" in shown.export_text()
 
 
 def test_the_best_mean_wins() -> None:

@@ -78,6 +78,7 @@ ORDER = (
     "folders",
     "space",
     "parameters",
+    "metrics",
     "settings",
     "states",
     "errors",

@@ -11,14 +11,17 @@ import pytest
 
 from search import ranking, record, states
 from search.errors import RequestError, StorageError
+from search.metrics import METRICS
 from search.record import Record, Row
 
 ADAM = {"unfreeze_depth": 2, "learning_rate": 1e-3, "optimizer": "adam"}
 SGD = {"unfreeze_depth": 0, "learning_rate": 0.1 + 0.2, "optimizer": "sgd", "momentum": 0.9}
-BEST = {"best_epoch": 3, "val_accuracy": 0.75, "val_loss": 0.5}
+FIGURES = {"val_accuracy": 0.75, "val_loss": 0.5}
+LOWER = {"val_accuracy": 0.625, "val_loss": 0.875}
+BEST: dict[str, Any] = {"best_epoch": 3, "figures": FIGURES}
 ROWS = [
     Row("0000", ADAM, states.COMPLETED, "all epochs", 5, **BEST, seconds=1.25),
-    Row("0001", SGD, states.STOPPED, "by ASHA at epoch 2", 2, 1, 0.625, 0.875, 0.5, rung=2),
+    Row("0001", SGD, states.STOPPED, "by ASHA at epoch 2", 2, 1, LOWER, 0.5, rung=2),
     Row("0002", ADAM, states.DIVERGED, "loss is nan in epoch 1", 1, seconds=0.25),
     Row("0003", SGD, states.FAILED, 'OSError: a "quoted", cause', 0),
     Row("0004", ADAM),
@@ -37,10 +40,10 @@ def events(row: Row) -> list[dict[str, Any]]:
     about = {"trial": row.trial, "at": 1.0}
     found = [{"event": "started", **about, "parameters": dict(row.parameters)}]
     if row.epochs:
-        best = {name: getattr(row, name) for name in ("best_epoch", "val_accuracy", "val_loss", "seconds")}
+        best = {"best_epoch": row.best_epoch, **row.figures, "seconds": row.seconds}
         itself = row.state in (states.COMPLETED, states.DIVERGED)
         ending = {"ending": row.state, "reason": row.reason} if itself else {"ending": "", "reason": ""}
-        metrics = {"epoch": row.epochs, "objective": row.val_accuracy, **best, **ending}
+        metrics = {"epoch": row.epochs, "objective": row.value("val_accuracy"), **best, **ending}
         rung = 2 if row.state == states.STOPPED else None
         found.append({"event": "epoch", **about, "metrics": metrics, "rung": rung})
     elif row.state != states.RUNNING:
@@ -84,10 +87,11 @@ def test_the_columns_are_those_of_the_contract(tmp_path: Path) -> None:
         head, first, second, *_ = csv.reader(file)
 
     assert head == [
-        *("trial", "state", "reason", "epochs", "best_epoch", "val_accuracy", "val_loss", "seconds"),
+        *("trial", "state", "reason", "epochs", "best_epoch", *METRICS, "seconds"),
         *("unfreeze_depth", "learning_rate", "optimizer", "momentum"),
     ]
-    assert first == ["0000", "completed", "all epochs", "5", "3", "0.75", "0.5", "1.25", "2", "0.001", "adam", ""]
+    figures = ["0.75", "0.5", *[""] * (len(METRICS) - len(FIGURES))]
+    assert first == ["0000", "completed", "all epochs", "5", "3", *figures, "1.25", "2", "0.001", "adam", ""]
     assert second[-1] == "0.9"
 
 
@@ -292,7 +296,7 @@ def test_a_search_is_never_begun_over_another(tmp_path: Path) -> None:
 
 def reported(epoch: int, **changes: Any) -> dict[str, Any]:
     """What a trial reports."""
-    return {"epoch": epoch, "objective": 0.75, **BEST, "seconds": 1.0, "ending": "", **changes}
+    return {"epoch": epoch, "objective": 0.75, "best_epoch": 3, **FIGURES, "seconds": 1.0, "ending": "", **changes}
 
 
 def test_a_row_follows_its_trial() -> None:
@@ -308,8 +312,8 @@ def test_not_a_number_never_enters_a_row() -> None:
     nothing = {"objective": None, "best_epoch": 0, "val_accuracy": None, "val_loss": None}
     row = Row("0000", ADAM).after(reported(1, **nothing))
 
-    assert (row.epochs, row.best_epoch, row.val_accuracy, row.val_loss) == (1, None, None, None)
-    assert Row("0000", ADAM).after(reported(3)).after(reported(4, **nothing)).val_accuracy == 0.75
+    assert (row.epochs, row.best_epoch, row.figures) == (1, None, {})
+    assert Row("0000", ADAM).after(reported(3)).after(reported(4, **nothing)).value("val_accuracy") == 0.75
 
 
 @pytest.mark.parametrize(
@@ -327,7 +331,7 @@ def test_a_row_says_how_its_trial_ended(tmp_path: Path, ending: str, state: str,
     about = {"trial": "0004", "at": 1.0, "rung": None if ending else 2}
     ended: Any = made.note({"event": "epoch", **about, "metrics": reported(2, ending=ending)})
 
-    assert (ended.state, ended.reason, ended.epochs, ended.val_accuracy) == (state, reason, 2, 0.75)
+    assert (ended.state, ended.reason, ended.epochs, ended.value("val_accuracy")) == (state, reason, 2, 0.75)
 
 
 def test_a_failed_row_keeps_its_figures_and_the_cause() -> None:
@@ -343,7 +347,7 @@ def test_a_failed_row_keeps_its_figures_and_the_cause() -> None:
 def test_the_winner_is_the_best_of_those_that_can_win() -> None:
     """A trial that diverged, failed or still runs would be exported, whatever its figures once were."""
     losers = [
-        replace(ROWS[0], trial=f"001{place}", state=state, val_accuracy=0.99)
+        replace(ROWS[0], trial=f"001{place}", state=state, figures={**FIGURES, "val_accuracy": 0.99})
         for place, state in enumerate((states.DIVERGED, states.FAILED, states.RUNNING))
     ]
     unstarted = Row("0020", ADAM, states.STOPPED, "time budget used up")
@@ -355,7 +359,7 @@ def test_the_objective_decides_then_the_other_metric_then_the_number() -> None:
     """A search for the lowest loss would export the most accurate trial; ties would fall by chance."""
     figures = {"0000": (0.75, 0.5), "0001": (0.875, 0.75), "0002": (0.75, 0.25), "0003": (0.75, 0.25), "0004": (0.5, 1)}
     rows = [
-        replace(ROWS[0], trial=trial, val_accuracy=accuracy, val_loss=loss)
+        replace(ROWS[0], trial=trial, figures={"val_accuracy": accuracy, "val_loss": loss})
         for trial, (accuracy, loss) in reversed(figures.items())
     ]
 

@@ -381,6 +381,34 @@ def test_a_mean_of_trials_is_told_with_its_best_one(made: Made) -> None:
     assert f"The model is a mean of weights, with {gain}." in shown
 
 
+def test_another_objective_is_shown_first(tmp_path: Path) -> None:
+    """The trials would be in the order of a figure that is not there, or its value for the test images be missing."""
+    made = Made(tmp_path / "f1", space={**ABOUT["space"], "objective": "val_macro_f1"})
+    for rate, f1 in ((1e-3, 0.25), (1e-2, 0.75)):
+        number = f"{len(made.record.rows):04d}"
+        made._note("started", number, parameters=adam(1, rate))
+        figures = {"val_accuracy": 1 - f1, "val_loss": 0.5, "val_macro_f1": f1, "val_auc": 0.625}
+        last = {f"last_{name}": value for name, value in figures.items()}
+        ended = {
+            "epoch": 1,
+            "best_epoch": 1,
+            "objective": f1,
+            "seconds": 1.0,
+            "ending": "completed",
+            "reason": "all epochs",
+        }
+        made._note("epoch", number, metrics={**figures, **last, **ended})
+    shown = " ".join(Page(page.page(made.found())).text.split())
+    found = {"objective": "val_macro_f1", "test_macro_f1": 0.625, "recall": [1.0], "classes": ["cat"]}
+
+    assert "trial state val_macro_f1 val_accuracy val_loss best epoch" in shown
+    assert re.search(r"1 0001 completed: all epochs 0\.75(00)? 0\.25(00)? ", shown)
+    assert "val_auc" in shown
+    assert "balanced over the classes 0.8000, test macro F1 0.6250" in console.tested(
+        {**METRICS, "balanced_accuracy": 0.8, **found}
+    )
+
+
 def test_a_class_that_is_never_found_is_named(made: Made) -> None:
     """With 194 images of one class and 6 of another, 0.97 is told of a model that knows one class alone."""
     counts = [[29, 0], [1, 0]]

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
+from search.metrics import METRICS
 from search.record import Point
 from search.settings import SETTINGS
-from search.space import METRICS, Budget, Objective
+from search.space import Budget, Objective
 from search.stopping import RULES
 from search.stopping.finish import BEST, Finish
 from search.stopping.rule import Curve, Rule
@@ -22,7 +23,7 @@ Values = Mapping[int, float]
 
 def point(value: float, metric: str) -> Point:
     """One epoch at which accuracy and loss say the same, the best so far too."""
-    return Point(value if metric == "val_accuracy" else 1 - value, value, 1 - value)
+    return Point(value if METRICS[metric].mode == "max" else 1 - value, value, 1 - value)
 
 
 def curve(values: Values, metric: str = "val_accuracy", by_itself: bool = False) -> Curve:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from werkzeug.test import Client
 
+from search.metrics import METRICS
 from search.settings import SETTINGS
 from search.space import Budget, Choice, Depth, Float, Space
 from search.tensorboard import Directory, Events
@@ -90,11 +91,11 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     directory.declare(SPACE)
     for trial, parameters in (("0000", SGD), ("0001", ADAM), ("0002", SGD), ("0003", ADAM)):
         directory.start(trial, parameters)
-        directory.best(trial, 0.5, 0.75, 1)
+        directory.best(trial, {"val_accuracy": 0.5, "val_loss": 0.75}, 1)
         keras_epoch(folder, trial, 0, 0.5, 0.75)
     for epoch, accuracy in ((1, 0.875), (2, 0.625)):
         keras_epoch(folder, "0000", epoch, accuracy, 1 - accuracy)
-        directory.best("0000", 0.875, 0.125, epoch + 1)
+        directory.best("0000", {"val_accuracy": 0.875, "val_loss": 0.125}, epoch + 1)
     experiment, running = ask(folder, "/experiment"), sessions(folder)
     directory.end("0000", succeeded=True)
     directory.end("0001", succeeded=True)
@@ -137,8 +138,7 @@ def test_validation_figures_are_metrics(shown: Shown) -> None:
     offered = {(m["name"].get("group", ""), m["name"]["tag"]) for m in shown.experiment["metricInfos"]}
 
     assert offered == {
-        ("", "best/val_accuracy"),
-        ("", "best/val_loss"),
+        *(("", f"best/{name}") for name in METRICS),
         ("validation", "epoch_accuracy"),
         ("validation", "epoch_loss"),
     }
@@ -183,7 +183,7 @@ def test_a_trial_that_goes_on_after_a_resume_is_still_one_row(tmp_path: Path) ->
     for last in (False, True):
         directory = Directory(tmp_path)
         directory.start("0000", SGD)
-        directory.best("0000", 0.75 if last else 0.5, 0.5, 2 if last else 1)
+        directory.best("0000", {"val_accuracy": 0.75 if last else 0.5, "val_loss": 0.5}, 2 if last else 1)
         if last:
             directory.end("0000", succeeded=True)
         else:
@@ -201,7 +201,7 @@ def test_searches_side_by_side(tmp_path: Path) -> None:
         directory = Directory(tmp_path / name / "tensorboard")
         directory.declare(SPACE)
         directory.start("0000", ADAM)
-        directory.best("0000", accuracy, 0.5, 1)
+        directory.best("0000", {"val_accuracy": accuracy, "val_loss": 0.5}, 1)
         directory.end("0000", succeeded=True)
     found = {row: metrics(group)["", "best/val_accuracy"] for row, group in sessions(tmp_path).items()}
 

@@ -20,17 +20,18 @@ import pytest
 from conftest import Toy
 from numpy.typing import NDArray
 
-from search import backbones, callbacks, checkpoint, evidence, features, model, probe, trial, warm
+from search import backbones, callbacks, checkpoint, evidence, features, metrics, model, probe, trial, warm
 from search.backbones import Source
 from search.data import silent
 from search.errors import CheckpointError, StorageError
 from search.features import Place
+from search.metrics import METRICS
 from search.request import Request
 from search.settings import SETTINGS, Values
 from search.space import Budget, Choice, Float, Int, Objective, Space
 
 REPORTED = {
-    *("epoch", "objective", "best_epoch", "val_accuracy", "val_loss", "last_val_accuracy", "last_val_loss"),
+    *("epoch", "objective", "best_epoch", *METRICS, "last_val_accuracy", "last_val_loss"),
     *("seconds", "ending", "reason", "paused", "note"),
 }
 PARAMETERS = {
@@ -335,7 +336,7 @@ def progress(epochs: int, *logs: dict[str, float]) -> list[dict[str, Any]]:
     watching.model.stop_training = False
     found = []
     for epoch, log in enumerate(logs):
-        watching.on_epoch_end(epoch, {"loss": 0.5, **log})
+        watching.on_epoch_end(epoch, {**dict.fromkeys(METRICS, 0.5), "loss": 0.5, **log})
         found.append(dict(watching.metrics))
     return found
 
@@ -965,10 +966,8 @@ def test_the_mean_of_several_trials_is_exported_where_it_is_better(head: Ran, tr
     losses = [one.reports[-1]["val_loss"] for one in (head, *ran)]
     assert losses[0] > min(losses[1:]), losses
     assert mixed.figures["soup"]["trials"][0] == head.configuration.trial
-    assert mixed.figures["soup"]["alone"] == {
-        "val_accuracy": before[1],
-        "test_accuracy": alone.figures["test_accuracy"],
-    }
+    said = mixed.figures["soup"]["alone"]
+    assert (said["val_accuracy"], said["test_accuracy"]) == (before[1], alone.figures["test_accuracy"])
     assert after[0] < before[0], "the loss, which is this trial's objective"
     assert mixed.figures["val_accuracy"] == after[1]
     network, _ = trial._best(head.configuration, best)
@@ -1072,6 +1071,25 @@ def test_the_export_is_the_best_epoch_of_the_trial(exported: Exported, whole: Ra
 
     assert (exported.probabilities["val"].argmax(axis=1) == true).mean() == pytest.approx(best["val_accuracy"])
     assert -np.log(picked).mean() == pytest.approx(best["val_loss"], abs=1e-4)
+
+
+def test_every_metric_is_that_of_the_epochs_answers(exported: Exported, whole: Ran, toy: Toy) -> None:
+    """A metric would be computed from another epoch's answers, or from those of other images."""
+    computed = metrics.of_answers(np.array(toy.dataset.labels["val"]), exported.probabilities["val"])
+    assert computed == pytest.approx({name: whole.reports[-1][name] for name in computed}, abs=1e-4)
+    of_test = metrics.of_answers(np.array(toy.dataset.labels["test"]), exported.probabilities["test"])
+    told = {name: exported.figures[name.replace("val_", "test_")] for name in of_test}
+    assert of_test == pytest.approx(told, abs=1e-4)
+    assert len({round(report["last_val_loss"], 4) for report in whole.reports}) > 1, "epochs cannot be told apart"
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_metric_can_be_the_objective(trials: Trials, metric: str) -> None:
+    """A trial would watch, keep or report something else."""
+    ran = trials.run(f"for {metric}", backbone=trials.small, objective=Objective(metric), **HEAD)
+    values = [report[f"last_{metric}"] for report in ran.reports]
+    best = METRICS[metric].rank
+    assert ran.reports[-1]["objective"] == ran.reports[-1][metric] == min(values, key=best)
 
 
 def test_the_exported_model_gives_probabilities_of_raw_images(exported: Exported, toy: Toy) -> None:

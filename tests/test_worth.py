@@ -85,7 +85,8 @@ def test_who_was_stopped_at_the_best_epoch_is_named(tmp_path: Path) -> None:
 
 def test_a_winner_that_still_got_better_is_told(tmp_path: Path) -> None:
     """Nobody would think of giving it more epochs."""
-    row = Row("0007", {}, COMPLETED, "all epochs", epochs=16, best_epoch=16, val_accuracy=0.9, val_loss=0.1)
+    figures = {"val_accuracy": 0.9, "val_loss": 0.1}
+    row = Row("0007", {}, COMPLETED, "all epochs", epochs=16, best_epoch=16, figures=figures)
 
     told = "trial 0007 was still getting better at its last epoch, 16: more --epochs may pay, or --set finish_epochs=32"
     assert console.unfinished(row).startswith(told)
