@@ -29,14 +29,8 @@ def metrics(config: dict[str, Any]) -> dict[str, Any]:
     value = 1 - abs(config.get("learning_rate", 0.1) - 0.01)
     best = {"objective": value, "best_epoch": 1, "val_accuracy": value, "val_loss": 1 - value}
     last = {"last_val_accuracy": value, "last_val_loss": 1 - value}
-    state = {
-        "seconds": 0.0,
-        "ending": "completed",
-        "reason": "all epochs",
-        "paused": False,
-        "note": "",
-        "crowded": False,
-    }
+    ending = {"ending": "completed", "reason": "all epochs"}
+    state = {"seconds": 0.0, **ending, "paused": False, "note": "", "crowded": False}
     return {"epoch": 1, **best, **last, **state}
 
 

@@ -63,8 +63,7 @@ class Answers:
     @property
     def loss(self) -> float:
         """The mean cross-entropy, in nats."""
-        picked = self.probabilities[np.arange(len(self.labels)), self.labels]
-        return float(-np.log(np.clip(picked, 1e-7, 1.0)).mean())
+        return metrics.log_loss(self.labels, self.probabilities)
 
     def metrics(self) -> dict[str, float]:
         """All `METRICS`, of whatever images these are."""
