@@ -54,7 +54,8 @@ def measure(kind: str, sampler: str, trials: int, slots: int) -> dict[str, Any]:
     from search.console import Display, console
     from search.record import Record
     from search.recorder import Recorder
-    from search.scheduler import Asha
+    from search.samplers import SAMPLERS as TABLE
+    from search.scheduler import Scheduler
     from search.searcher import Searcher
 
     with tempfile.TemporaryDirectory() as folder:
@@ -68,16 +69,16 @@ def measure(kind: str, sampler: str, trials: int, slots: int) -> dict[str, Any]:
         for _ in range(NODES):
             cluster.add_node(num_cpus=slots // NODES)
         ray.init(cluster.address, log_to_driver=False)
-        searcher = Searcher(asked.space, sampler, 0, record, lambda: slots)
+        searcher = Searcher(asked.space, TABLE[sampler], 0, record, lambda: slots)
         began, cpu = time.monotonic(), time.process_time()
         if kind == KINDS[0]:
             worker.run_trial = no_trial  # type: ignore[assignment]
             recorder = Recorder(
                 record,
                 asked.space,
-                Display(console(), asked.space.budget, record.rows),
+                Display(console(), asked.space.budget, record.rows, asked.space.objective.metric),
                 searcher=searcher,
-                scheduler=Asha(asked.space.budget, asked.space.objective, record),
+                scheduler=Scheduler(asked.rule, record),
                 ask_to_pause=_nothing,
                 trials_left=_nothing,
                 places=lambda: slots,

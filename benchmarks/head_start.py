@@ -19,8 +19,7 @@ from typing import Any
 
 from search import backbones, cache, data, features, trial, warm
 from search.backbones import Source
-from search.settings import Values
-from search.space import Objective
+from search.space import Budget, Objective, Space
 
 SOURCE = Source("tiny", "own", 32)
 DEPTHS = (0, 1, 2, 4, 7)
@@ -36,6 +35,7 @@ FIXED = {
     "plateau_factor": 0.3,
     "stop_patience": EPOCHS,
 }
+DEFAULTS = Space({}, Budget(1, EPOCHS))
 
 
 def main() -> None:
@@ -72,7 +72,8 @@ def _of_seed(seed: int) -> list[dict[str, Any]]:
         features.fill(place, range(1, len(shapes) + 1), backbone, cache.allowed(place.root, 50), data.silent)
         asked = trial.Configuration(
             "0000",
-            Values(),
+            DEFAULTS.parameters({}),
+            DEFAULTS.parts(DEFAULTS.parameters({})),
             EPOCHS,
             seed,
             Objective(),
@@ -89,7 +90,7 @@ def _of_seed(seed: int) -> list[dict[str, Any]]:
 
 
 def _trained(asked: trial.Configuration, depth: int, rate: float, head: str) -> dict[str, Any]:
-    parameters = Values({**FIXED, "unfreeze_depth": depth, "learning_rate": rate})
+    parameters = DEFAULTS.parameters({**FIXED, "unfreeze_depth": depth, "learning_rate": rate})
     number = f"{depth}-{rate}-{head}"
     root = asked.folder.parent
     configuration = replace(

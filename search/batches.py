@@ -36,6 +36,7 @@ class Split:
         self._shape, self._dtype = shape, dtype
         self._order = _variable((None,), "int32")
         self._labels = _variable((None,), "int32")
+        self._weights = _variable((None,), "float32")
         self._batch_size = _variable((), "int32")
         self._first = _variable((), "int32")
         self._table = _variable((None, *shape), dtype) if resident else None
@@ -71,6 +72,10 @@ class Split:
         self._views = views
         self.put(0, np.arange(len(labels)))
 
+    def weigh(self, weights: Array) -> None:
+        """Take what the loss of an image of each class is multiplied by, (classes,)."""
+        self._weights.assign(weights)
+
     def put(self, view: int, order: Array) -> None:
         """Take the rows of one view, in this order."""
         self._order.assign(order)
@@ -99,6 +104,10 @@ class Split:
             values = tf.ensure_shape(values, (None, *self._shape))
         return values, tf.gather(self._labels, rows)
 
+    def weights(self, labels: Any) -> Any:
+        """What the loss of images of these classes is multiplied by, (batch,)."""
+        return tf.gather(self._weights, labels)
+
     def _gather(self, rows: Array) -> Array:
         if self._read is None:
             raise ValueError("no rows are open")
@@ -111,10 +120,12 @@ class Fitted(keras.Model):  # type: ignore[misc]
     train: Split
     val: Split
     _validated: Any = None  # the rows of the step that is being traced
+    _cross_entropy = keras.losses.SparseCategoricalCrossentropy()
 
     def train_step(self, data: Any) -> Any:
         """One step, on the batch of its number."""
-        return super().train_step(self.train.batch(data))
+        values, labels = self.train.batch(data)
+        return super().train_step((values, labels, self.train.weights(labels)))
 
     def test_step(self, data: Any) -> Any:
         """One step of the validation, whose answers are kept."""
@@ -123,6 +134,14 @@ class Fitted(keras.Model):  # type: ignore[misc]
             return super().test_step(self.val.batch(data))
         finally:
             self._validated = None
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """In training the trial's loss; in validation the cross-entropy, so that trials compare whatever theirs is."""
+        if training:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        return self._cross_entropy(y, y_pred)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Keras's own."""

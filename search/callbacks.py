@@ -13,10 +13,9 @@ import numpy as np
 
 from search import checkpoint
 from search.cache import Array
-from search.metrics import FOLLOWED, METRICS
+from search.metrics import FOLLOWED, METRICS, Objective
 from search.model import Network
-from search.settings import Values
-from search.space import Objective
+from search.setting import Values
 from search.states import ALL_EPOCHS, COMPLETED, CONVERGED, DIVERGED
 
 Metrics = dict[str, float | int | str]
@@ -71,6 +70,11 @@ class LiveTensorBoard(keras.callbacks.TensorBoard):  # type: ignore[misc]
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, write_graph=False)
+
+    def _collect_learning_rate(self, logs: dict[str, float]) -> dict[str, float]:
+        """Of the epoch's last step, by the schedule: Keras would log what it is multiplied with."""
+        optimizer = self.model.optimizer
+        return {**logs, "learning_rate": getattr(optimizer, "inner_optimizer", optimizer).rate}
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Log, then flush, so that a running trial is seen and a killed one loses nothing."""
@@ -229,6 +233,7 @@ def build(
     *,
     network: Network,
     parameters: Values,
+    plateau: bool,
     objective: Objective,
     epochs: int,
     folder: Path,
@@ -241,6 +246,7 @@ def build(
     """A trial's callbacks in the order they run, and the one that restores a saved state.
 
     Args:
+        plateau: whether the rate falls where the objective stands still.
         pausing: whether the trial is to be saved and to end, unfinished.
         rungs: the epochs after which the trial may be stopped.
         deadline: when it may be too, in seconds since 1970.
@@ -251,7 +257,7 @@ def build(
         Best(folder, network, objective),
         keras.callbacks.EarlyStopping(patience=parameters.whole("stop_patience"), start_from_epoch=warm, **watched),
         keras.callbacks.ReduceLROnPlateau(
-            patience=parameters.whole("plateau_patience"),
+            patience=parameters.whole("plateau_patience") if plateau else epochs,
             factor=parameters.number("plateau_factor"),
             min_delta=0.0,
             **watched,

@@ -13,10 +13,11 @@ from typing import Any
 
 from ray import tune
 
+from search.metrics import Objective
 from search.ranking import ranked
 from search.record import SEED, Record
 from search.request import Request
-from search.space import FURTHER_SEEDS, Objective
+from search.space import FURTHER_SEEDS
 from search.states import RUNNING
 
 

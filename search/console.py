@@ -17,10 +17,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from search.budget import Budget
 from search.metrics import FOLLOWED, METRICS, figure, leading
 from search.ranking import Confirmed, confirmed
 from search.record import Record, Row
-from search.space import Budget
 from search.states import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED
 
 COLOURS = {COMPLETED: "green", STOPPED: "yellow", DIVERGED: "red", FAILED: "red", RUNNING: "cyan"}

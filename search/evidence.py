@@ -79,7 +79,7 @@ class Answers:
 
 def answering(model: keras.Model) -> keras.Model:
     """The exported model, giving what its last layer gets as well as its probabilities."""
-    return without_xla(keras.Model(model.inputs[0], [model.get_layer("dropout").input, model.outputs[0]]))
+    return without_xla(keras.Model(model.inputs[0], [model.layers[-1].input, model.outputs[0]]))
 
 
 def answers(model: keras.Model, read: Read, labels: Array, batch_size: int) -> Answers:
@@ -93,14 +93,22 @@ def answers(model: keras.Model, read: Read, labels: Array, batch_size: int) -> A
 def activation(model: keras.Model, pixels: Array, classes: Array) -> Array | None:
     """What spoke for a class, place by place: (images, height, width) in [0, 1]; `None` where the network has no map.
 
-    Class activation maps (Zhou et al. 2016, arXiv:1512.04150), which are those of Grad-CAM for networks that end in a
-    mean over places and one layer, as all do here (Selvaraju et al. 2017, arXiv:1610.02391, section 3.1).
+    The head is asked at each place as if its features were those of the whole image, beside what it says of none. For a
+    head of one layer these are class activation maps (Zhou et al. 2016, arXiv:1512.04150), and so those of Grad-CAM
+    (Selvaraju et al. 2017, arXiv:1610.02391, section 3.1).
     """
-    pooling = model.get_layer("dropout").input._keras_history.operation
+    pooled = model.get_layer("dropout").input
+    pooling = pooled._keras_history.operation
     if not isinstance(pooling, keras.layers.GlobalAveragePooling2D):
         return None
     maps = np.asarray(keras.Model(model.inputs[0], pooling.input)(pixels, training=False), "float32")
-    kernel = np.asarray(model.layers[-1].kernel)[:, classes]
+    last = model.layers[-1]
+    if last.input is not model.get_layer("dropout").output:
+        hidden = keras.Model(pooled, last.input)
+        places = np.concatenate([maps.reshape(-1, maps.shape[-1]), np.zeros((1, maps.shape[-1]), "float32")])
+        found = np.asarray(hidden(places, training=False), "float32")
+        maps = (found[:-1] - found[-1]).reshape(*maps.shape[:-1], -1)
+    kernel = np.asarray(last.kernel)[:, classes]
     spoke = np.maximum(np.einsum("nhwc,cn->nhw", maps, kernel), 0)
     spoke -= spoke.min(axis=(1, 2), keepdims=True)
     return np.asarray(spoke / np.maximum(spoke.max(axis=(1, 2), keepdims=True), 1e-9))

@@ -17,11 +17,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from search.metrics import METRICS
+from search.budget import Budget
+from search.metrics import METRICS, Objective
 from search.ranking import ranked
 from search.record import Record, Row, read_search
 from search.settings import SETTINGS
-from search.space import Budget, Objective
 from search.stopping import RULES
 from search.stopping.rule import Rule
 
@@ -107,7 +107,7 @@ class Findings:
     def rule(self) -> Rule:
         """What stopped trials for the sake of others."""
         name = self.about["settings"].get("stopping", "asha")  # all that older searches knew
-        return RULES[name](Budget(**self.about["space"]["budget"]), Objective(self.metric))
+        return RULES[name].build(Budget(**self.about["space"]["budget"]), Objective(self.metric))
 
     @property
     def rows(self) -> list[Row]:

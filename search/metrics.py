@@ -166,3 +166,19 @@ def _area(scores: Probabilities, positive: NDArray[np.bool_]) -> float:
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
     count = int(positive.sum())
     return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (len(scores) - count)))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the best trial is best at: the best epoch's value of `metric`, a key of `METRICS`."""
+
+    metric: str = "val_accuracy"
+
+    @property
+    def mode(self) -> str:
+        """`max` or `min`."""
+        return METRICS[self.metric].mode
+
+    def better(self, value: float, best: float | None) -> bool:
+        """Whether `value` is strictly better than `best` (`None`: nothing yet)."""
+        return METRICS[self.metric].better(value, best)

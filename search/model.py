@@ -1,7 +1,8 @@
 """The network of a trial: what is frozen, the suffix that is trained, and how it is made new for the next trial."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -10,8 +11,13 @@ import numpy as np
 from search.backbones import Backbone, between, pool, prepared
 from search.batches import STEPS_PER_EXECUTION, Fitted, Split
 from search.cache import Array
+from search.component import Component
 from search.features import IMAGES, Start
-from search.optimizers import Adam, Momentum
+from search.losses import class_weights
+from search.scheduled import scheduled
+from search.schedules import factors
+from search.setting import Values
+from search.tables import Parts
 
 LOSS = "sparse_categorical_crossentropy"
 
@@ -61,21 +67,30 @@ class Network:
         fitted: what is at the start cut → (batch, classes) probabilities; fitted to step numbers.
         suffix: the tensor at the trial's cut → probabilities: the blocks above the cut, and the head. Only its
             weights change, so only they are saved.
-        dropout: the layer before the last.
+        dropout: the layer that gets the pooled features.
+        hidden: the head's layers after it.
         head: the last layer.
         fresh: the optimizer's variables before the first step; `None` stands for zeros.
+        variables: of the parameters of loss and optimizer, by name.
     """
 
     fitted: Fitted
     suffix: keras.Model
     dropout: Dropout
+    hidden: tuple[keras.layers.Layer, ...]
     head: keras.layers.Dense
     fresh: tuple[Array | None, ...]
+    variables: Mapping[str, keras.Variable] = field(default_factory=dict)
 
     @property
     def optimizer(self) -> Any:
         """The optimizer itself, also where mixed precision scales the loss around it."""
         return getattr(self.fitted.optimizer, "inner_optimizer", self.fitted.optimizer)
+
+    @property
+    def top(self) -> list[Any]:
+        """The variables above the pooled features."""
+        return [*(variable for layer in self.hidden for variable in layer.variables), self.head.kernel, self.head.bias]
 
     @property
     def state(self) -> list[Any]:
@@ -84,27 +99,42 @@ class Network:
 
 
 def build(
-    backbone: Backbone, unfreeze_depth: int, classes: int, optimizer: str, *, start: Start, splits: tuple[Split, Split]
+    backbone: Backbone, parts: Parts, values: Values, classes: int, *, start: Start, splits: tuple[Split, Split]
 ) -> Network:
     """Join the frozen blocks between the start and the trial's cut, the blocks that are trained, and a new head.
 
     Args:
-        optimizer: `adam` or `sgd`; weight decay is decoupled and spares biases and norms.
+        values: the trial's parameters.
         start: where the features come from.
         splits: what is trained on, and what is validated on.
     """
+    unfreeze_depth = values.whole("unfreeze_depth")
     cut = len(backbone.blocks) - unfreeze_depth
     trained = between(backbone, cut, len(backbone.blocks))
     features = keras.Input(_shape(backbone, cut), dtype=trained.inputs[0].dtype, name="features")
     pooled = pool(InInference(trained)(features)) if unfreeze_depth else features
-    dropout = Dropout()
+    dropout, hidden = Dropout(), tuple(parts.head.build(values))
     head = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")
-    suffix = keras.Model(features, head(dropout(pooled)), name="suffix")
-    values = keras.Input(start.shape, dtype=start.dtype, name="start")
-    fitted = Fitted(values, suffix(_frozen(backbone, values, start.cut, cut)), name="network")
+    suffix = keras.Model(features, head(through(hidden, dropout(pooled))), name="suffix")
+    given = keras.Input(start.shape, dtype=start.dtype, name="start")
+    fitted = Fitted(given, suffix(_frozen(backbone, given, start.cut, cut)), name="network")
     fitted.train, fitted.val = splits
     thaw(fitted, suffix)
-    return Network(fitted, suffix, dropout, head, _compile(fitted, optimizer))
+    variables = {**_variables(parts.loss), **_variables(parts.optimizer)}
+    fresh = _compile(fitted, parts, variables)
+    return Network(fitted, suffix, dropout, hidden, head, fresh, variables)
+
+
+def through(layers: Sequence[keras.layers.Layer], values: Any) -> Any:
+    """What layers make of values, one after the other."""
+    for layer in layers:
+        values = layer(values)
+    return values
+
+
+def _variables(component: Component) -> dict[str, keras.Variable]:
+    defaults = {name: float(str(setting.default)) for name, setting in component.parameters.items()}
+    return {name: keras.Variable(default, trainable=False, name=name) for name, default in defaults.items()}
 
 
 def thaw(fitted: Fitted, suffix: keras.Model) -> None:
@@ -115,12 +145,10 @@ def thaw(fitted: Fitted, suffix: keras.Model) -> None:
     suffix.trainable = True
 
 
-def _compile(fitted: Fitted, optimizer: str) -> tuple[Array | None, ...]:
-    made = Momentum() if optimizer == "sgd" else Adam()
-    made.weight_decay = keras.Variable(0.0, trainable=False, name="weight_decay")
-    made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+def _compile(fitted: Fitted, parts: Parts, variables: Mapping[str, Any]) -> tuple[Array | None, ...]:
+    optimizer = scheduled(parts.optimizer.build(variables))
     spread = {"jit_compile": False, "steps_per_execution": STEPS_PER_EXECUTION}
-    fitted.compile(optimizer=made, loss=LOSS, metrics=["accuracy"], **spread)
+    fitted.compile(optimizer=optimizer, loss=parts.loss.build(variables), metrics=["accuracy"], **spread)
     fitted.optimizer.build(fitted.trainable_variables)
     # Metrics make their variables when they are first used; made in a step, they would have it traced twice.
     fitted.compute_metrics(None, np.zeros(1), np.eye(1, fitted.output_shape[-1]))
@@ -147,40 +175,61 @@ def _shape(backbone: Backbone, cut: int) -> tuple[int, ...]:
 
 
 def reset(
-    network: Network, parameters: Mapping[str, Any], seed: int, head: Sequence[Array] | None, *, steps: int
+    network: Network,
+    parts: Parts,
+    values: Values,
+    seed: int,
+    top: Sequence[Array] | None,
+    *,
+    counts: Array,
+    epochs: int,
 ) -> None:
     """Make all but the backbone's weights new for a trial.
 
     Args:
-        parameters: those that are variables: learning rate and its warm-up, weight decay, momentum, dropout.
+        values: the trial's parameters.
         seed: of the head's weights and of dropout.
-        head: weights for it; `None`: drawn as Glorot and Bengio 2010 do, by the seed.
-        steps: of an epoch.
+        top: weights for `Network.top`; `None`: drawn by the seed, for the last layer as Glorot and Bengio 2010 do.
+        counts: (classes,), the training images of each.
+        epochs: that the schedule is laid out over.
     """
-    kernel, bias = network.head.kernel, network.head.bias
-    first = [keras.initializers.GlorotUniform(seed)(kernel.shape), np.zeros(bias.shape, "float32")]
-    for variable, value in zip((kernel, bias), head or first, strict=True):
+    for variable, value in zip(network.top, top or _drawn(network, parts, values, seed), strict=True):
         variable.assign(value)
-    network.dropout.rate.assign(parameters["dropout"])
+    network.dropout.rate.assign(values.number("dropout"))
     network.dropout.numbers.state.assign([seed, 0])
-    for variable, value in zip(network.fitted.optimizer.variables, network.fresh, strict=True):
-        variable.assign(np.zeros(variable.shape, variable.dtype) if value is None else value)
-    network.optimizer.learning_rate = parameters["learning_rate"]
-    network.optimizer.warmup.warmup_steps.assign(steps * parameters["warmup_epochs"])
-    network.optimizer.weight_decay.assign(parameters["weight_decay"])
-    if isinstance(network.optimizer, Momentum):
-        network.optimizer.momentum.assign(parameters["momentum"])
+    for variable, fresh in zip(network.fitted.optimizer.variables, network.fresh, strict=True):
+        variable.assign(np.zeros(variable.shape, variable.dtype) if fresh is None else fresh)
+    for name, variable in network.variables.items():
+        variable.assign(values.number(name))
+    steps = math.ceil(counts.sum() / values.whole("batch_size"))
+    network.optimizer.learning_rate = values.number("learning_rate")
+    network.optimizer.decay.assign(values.number("weight_decay"))
+    network.optimizer.follow(factors(parts.schedule, values, steps, epochs))
+    network.fitted.train.weigh(class_weights(counts, values.number("class_weight_exponent")))
+
+
+def _drawn(network: Network, parts: Parts, values: Values, seed: int) -> list[Array]:
+    """The head's weights, new; its own layers draw them as they do."""
+    hidden: list[Array] = []
+    if network.hidden:
+        keras.utils.set_random_seed(seed)
+        fresh = list(parts.head.build(values))
+        through(fresh, keras.Input(network.hidden[0].input.shape[1:]))
+        hidden = [np.array(variable) for layer in fresh for variable in layer.variables]
+    kernel, bias = network.head.kernel, network.head.bias
+    return [*hidden, np.array(keras.initializers.GlorotUniform(seed)(kernel.shape)), np.zeros(bias.shape, "float32")]
 
 
 def whole(backbone: Backbone, network: Network) -> keras.Model:
     """The whole network as a model that stands alone, with the weights that both have now.
 
-    It takes raw images (batch, size, size, 3) in [0, 255] and is made of Keras's own layers only. It is compiled, so
+    It takes raw images (batch, size, size, 3) in [0, 255] and is made of Keras's own layers, but for those of a head
+    of the space's own. It is compiled, so
     that it can be evaluated; plain SGD has no state, for whose lack Keras would warn on loading.
     """
     images = keras.Input(backbone.network.input_shape[1:], name="images")
     features = between(backbone, IMAGES, len(backbone.blocks))(backbone.preprocess(images))
     dropped = keras.layers.Dropout(float(network.dropout.rate), name="dropout")(pool(features))
-    alone = keras.Model(images, network.head(dropped), name="network")
+    alone = keras.Model(images, network.head(through(network.hidden, dropped)), name="network")
     alone.compile(optimizer="sgd", loss=LOSS, metrics=["accuracy"], jit_compile=False)
     return alone

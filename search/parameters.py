@@ -10,7 +10,7 @@ from optuna.distributions import FloatDistribution as Float
 from optuna.distributions import IntDistribution as Int
 from optuna.trial import Trial
 
-from search.settings import Value
+from search.setting import Value
 
 __all__ = ["Choice", "Depth", "Float", "Int", "Parameter", "contains", "count", "ends", "is_whole", "sample", "values"]
 

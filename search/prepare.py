@@ -24,9 +24,9 @@ from search.backbones import Source
 from search.data import Progress
 from search.errors import BackboneError
 from search.features import Place
+from search.metrics import Objective
 from search.process import importing_keras
 from search.signals import kept_away
-from search.space import Objective
 
 SHOW_EVERY_S = 0.2
 MARK = b"search.prepare "  # before each line that is meant; libraries print too

@@ -6,7 +6,7 @@ random gradients into the pretrained layers and distort them before it has learn
 
 import hashlib
 import json
-import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -17,23 +17,37 @@ from search.backbones import Source
 from search.cache import Array
 from search.errors import CheckpointError
 from search.features import Place
-from search.space import Objective
+from search.heads import HEADS, Head
+from search.losses import LOSSES
+from search.metrics import Objective
+from search.optimizers import OPTIMIZERS
+from search.schedules import SCHEDULES
+from search.setting import Value, Values
+from search.settings import SETTINGS
+from search.tables import Parts
 
 EPOCHS = 50
-PARAMETERS = {"learning_rate": 1e-2, "warmup_epochs": 0.0, "weight_decay": 0.0, "dropout": 0.0}
+PARAMETERS = {"unfreeze_depth": 0, "learning_rate": 1e-2}  # the others as their defaults are
 BATCH_SIZE = 128
+DEFAULTS = Values({name: setting.default for name, setting in SETTINGS.items()})
 STEPS = 16  # an epoch has at least so many, where there are enough images
 
 _unwritten: dict[Path, list[Array]] = {}
 
 
-def head(source: Source, place: Place, objective: Objective) -> list[Array]:
-    """The probe's kernel (channels, classes) and bias (classes,), from the node's cache, or trained now.
+def head(
+    source: Source, place: Place, objective: Objective, top: Head = HEADS["linear"], values: Values = DEFAULTS
+) -> list[Array]:
+    """The probe's weights, those of `Network.top`, from the node's cache, or trained now.
 
     Another process of the node that needs the same probe waits until it is there. Where the cache cannot be written,
     every process trains its own.
+
+    Args:
+        top: the head that it is for; of `values`, its name and its parameters matter.
     """
-    recipe = [EPOCHS, PARAMETERS, BATCH_SIZE, STEPS, place.seed, objective.metric, place.views]
+    shape = {name: values[name] for name in ("head", *top.parameters)}
+    recipe = [EPOCHS, PARAMETERS, BATCH_SIZE, STEPS, place.seed, objective.metric, place.views, shape, top.source]
     path = place.folder / f"head-{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]}.npz"
     if path in _unwritten:
         return _unwritten[path]
@@ -41,7 +55,7 @@ def head(source: Source, place: Place, objective: Objective) -> list[Array]:
         try:
             return checkpoint.arrays(path)
         except CheckpointError:
-            weights = _trained(source, place, objective)
+            weights = _trained(source, place, objective, top, shape)
         try:
             checkpoint.write(path, {}, weights)
         except OSError:
@@ -49,11 +63,14 @@ def head(source: Source, place: Place, objective: Objective) -> list[Array]:
         return weights
 
 
-def _trained(source: Source, place: Place, objective: Objective) -> list[Array]:
-    start = features.nearest(place, len(place.shapes))
-    network = warm.network(source, 0, len(place.dataset.classes), "adam", start)
+def _trained(source: Source, place: Place, objective: Objective, top: Head, shape: Mapping[str, Value]) -> list[Array]:
+    start, classes = features.nearest(place, len(place.shapes)), len(place.dataset.classes)
     size = max(1, min(BATCH_SIZE, len(place.labels["train"]) // STEPS))
-    model.reset(network, PARAMETERS, place.seed, None, steps=math.ceil(len(place.labels["train"]) / size))
+    values = Values({**DEFAULTS, **shape, **PARAMETERS, "batch_size": size})
+    parts = Parts(top, LOSSES["cross_entropy"], OPTIMIZERS["adam"], SCHEDULES["constant"])
+    network = warm.network(source, parts, values, classes, start)
+    counts = np.bincount(place.labels["train"], minlength=classes)
+    model.reset(network, parts, values, place.seed, None, counts=counts, epochs=EPOCHS)
     watched = {"monitor": objective.metric, "mode": objective.mode}
     steps = [
         keras.callbacks.ReduceLROnPlateau(patience=2, factor=0.3, min_delta=0.0, **watched),
@@ -61,4 +78,4 @@ def _trained(source: Source, place: Place, objective: Objective) -> list[Array]:
     ]
     feeder = batches.Feeder(start, place.labels, size, place.seed)
     batches.fit(network.fitted, feeder, 0, EPOCHS, steps)
-    return [np.array(network.head.kernel), np.array(network.head.bias)]
+    return [np.array(variable) for variable in network.top]

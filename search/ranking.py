@@ -8,7 +8,7 @@ from typing import Any
 
 from search.metrics import FOLLOWED, METRICS
 from search.record import Row
-from search.settings import Value
+from search.setting import Value
 from search.states import COMPLETED, RUNNING, STOPPED
 
 

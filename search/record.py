@@ -21,7 +21,7 @@ from search.errors import RequestError, StorageError
 from search.history import Event, History
 from search.metrics import FOLLOWED, METRICS
 from search.mirror import Mirror
-from search.settings import Value
+from search.setting import Value
 from search.states import COMPLETED, DIVERGED, RUNNING, STOPPED
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

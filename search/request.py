@@ -4,7 +4,6 @@ Nothing is written and nothing is started here, so that a wrong request leaves n
 """
 
 import argparse
-import importlib.util
 import math
 import os
 import re
@@ -25,8 +24,8 @@ from search.mirror import Mirror
 from search.prepare import Preparation
 from search.question import Question
 from search.record import NAME, SEED, Record
-from search.settings import SETTINGS, Value, Values, read_assignments
-from search.stopping import RULES
+from search.setting import Value, Values
+from search.settings import SETTINGS, read_assignments
 from search.stopping.finish import Finish
 from search.stopping.rule import Rule
 from search.trial import Configuration
@@ -105,7 +104,7 @@ class Request:
     def rule(self) -> Rule:
         """Decides which trials stop for the sake of others."""
         budget, objective = self.space.budget, self.space.objective
-        rule = RULES[self.space.settings.text("stopping")](budget, objective)
+        rule = self.space.stopping.build(budget, objective)
         return Finish(rule, budget, objective) if self.space.longest > budget.epochs else rule
 
     def configuration(self, number: str, chosen: Mapping[str, Value], deadline: float = math.inf) -> Configuration:
@@ -115,10 +114,11 @@ class Request:
             chosen: with a `seed` where it is not the search's.
             deadline: when the search's time is up, in seconds since 1970.
         """
-        record, settings = Record(self.folder), self.space.settings
+        record, settings, parameters = Record(self.folder), self.space.settings, self.space.parameters(chosen)
         return Configuration(
             trial=number,
-            parameters=self.space.parameters(chosen),
+            parameters=parameters,
+            parts=self.space.parts(parameters),
             epochs=self.space.longest,
             seed=int(str(chosen.get(SEED, self.seed))),
             objective=self.space.objective,
@@ -322,17 +322,19 @@ def _space(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) ->
         "epochs": numbers.whole("epochs", 1),
         "time_s": numbers.amount("time_budget"),
     }
-    settings, wrong = read_assignments(options.set)
-    faults += wrong
     given = {name: value for name in LOCATED if (value := getattr(options, name)) is not None}
     faults += [f"--{fault}" for name, value in given.items() if (fault := SETTINGS[name].fault(name, value))]
-    settings |= {name: value for name, value in given.items() if value}
-    settings |= {name: _located(name, str(settings[name])) for name in LOCATED if settings.get(name)}
+    loading: list[str] = []
     try:
         asked = space.load(options.space)
     except RequestError as error:
-        faults.append(str(error).replace("\n", "\n  "))
+        loading.append(str(error).replace("\n", "\n  "))
         asked = None
+    settings, wrong = read_assignments(options.set, asked.known if asked else SETTINGS)
+    faults[:0] = wrong
+    faults += loading
+    settings |= {name: value for name, value in given.items() if value}
+    settings |= {name: _located(name, str(settings[name])) for name in LOCATED if settings.get(name)}
     if asked:
         faults += [
             f"--set {name}: this space searches '{name}'; change its range in a space file of your own"
@@ -345,6 +347,7 @@ def _space(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) ->
     defaults = {name: setting.default for name, setting in SETTINGS.items()}
     known = asked.settings if asked else Values({**defaults, **settings})
     faults += _named_faults(known)
+    faults += [fault for component in asked.components() for fault in component.missing()] if asked else []
     return asked
 
 
@@ -353,7 +356,7 @@ def _rule_faults(asked: space.Space, name: Value) -> list[str]:
     budget = asked.budget
     if found := asked.finish_faults():
         return found
-    if name == "none" or asked.faults() or RULES[str(name)](budget, asked.objective).rungs:
+    if name == "none" or asked.faults() or asked.stopping.build(budget, asked.objective).rungs:
         return []
     return [
         f"stopping {name} would never decide: its first rung comes no earlier than the last epoch, {budget.epochs}; "
@@ -370,8 +373,6 @@ def _located(name: str, value: str) -> str:
 def _named_faults(settings: Values) -> list[str]:
     backbone, weights = settings.text("backbone"), settings["weights"]
     found = backbones.check(backbone, str(weights or backbones.default_weights(backbone)))
-    if settings["sampler"] == "gp" and not importlib.util.find_spec("torch"):
-        found.append("sampler gp needs PyTorch: pip install 'finetune-search[gp]', or use tpe")
     return found + data.faults(settings.text("data"))
 
 

@@ -1,6 +1,7 @@
 """Going on with a search that was interrupted: what was asked then, and that it is asked again unchanged."""
 
 import argparse
+import difflib
 import json
 import os
 import stat
@@ -13,7 +14,8 @@ from search.errors import RequestError, unknown
 from search.lock import Lock
 from search.record import NAME, Record, read, read_search
 from search.request import LOCATED, cache_folder
-from search.settings import SETTINGS, Value
+from search.setting import Value
+from search.settings import SETTINGS
 
 FREE = {"resume", "storage", "cache", "address", "cpus_per_trial", "gpus_per_trial", "max_concurrent"}
 MOVABLE = (*LOCATED, "space")  # what they name may lie elsewhere now; that it is the same is seen by its content
@@ -112,9 +114,14 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         before = {**(_defaults(then) if part == "settings" else {}), **then[part]}
         names = [name for name in {**then[part], **now[part]} if name not in LOCATED]
         pairs |= {f"{part}: {name}": (before.get(name), now[part].get(name)) for name in names}
+    texts = pairs.pop("space: own", ("", ""))
     faults = [
         f"{what} was {before!r}, and is {after!r} now" for what, (before, after) in pairs.items() if before != after
     ]
+    if texts[0] != texts[1]:
+        was, is_now = ((text or "").splitlines() for text in texts)
+        lines = difflib.unified_diff(was, is_now, "then", "now", lineterm="")
+        faults.append("\n    ".join(["the space file has components of its own, and is another one now:", *lines]))
     for name in ("backbone", "weights"):
         before, after = then["settings"][name], now["settings"][name]
         known, found = then.get("files", {}).get(name), now["files"].get(name)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
@@ -26,67 +26,12 @@ from ray import tune
 
 from search.parameters import ends, sample
 from search.record import Record, Row
-from search.settings import Value
+from search.samplers import Sampler
+from search.setting import Value
 from search.space import Space
 from search.states import COMPLETED, DIVERGED, RUNNING, STOPPED
 
 Key = tuple[tuple[str, Value], ...]
-
-
-def build_sampler(sampler: str, seed: int) -> BaseSampler:
-    """The Optuna sampler of that name, with every option that changes its proposals pinned.
-
-    `tpe`: multivariate tree-structured Parzen estimator (Falkner et al. 2018, https://arxiv.org/abs/1807.01774); trials
-    still running repel new ones. `qmc`: scrambled Sobol points. `gp`: see `Gaussian`. Parameters that exist only under
-    a condition are sampled on their own.
-    """
-    match sampler:
-        case "tpe":
-            return TPESampler(
-                multivariate=True,
-                group=False,
-                constant_liar=True,
-                n_startup_trials=10,
-                n_ei_candidates=24,
-                seed=seed,
-            )
-        case "random":
-            return RandomSampler(seed=seed)
-        case "qmc":
-            return QMCSampler(qmc_type="sobol", scramble=True, seed=seed, warn_independent_sampling=False)
-        case "gp":
-            return Gaussian(seed=seed, n_startup_trials=10, deterministic_objective=False)
-        case _:
-            raise ValueError(f"unknown sampler {sampler!r}")
-
-
-class Gaussian(GPSampler):
-    """Optuna's Gaussian process, but it learns from stopped trials too, by what they had reached."""
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The parameters that all trials have."""
-        return super().infer_relative_search_space(_all_complete(study), trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Where the largest improvement is expected."""
-        seen = _all_complete(study)
-        return super().sample_relative(seen, seen.get_trials(deepcopy=False)[trial.number], search_space)
-
-
-def _all_complete(study: optuna.Study) -> optuna.Study:
-    """A study in which stopped trials are complete."""
-    seen = optuna.create_study(direction=study.direction)
-    for trial in study.get_trials(deepcopy=False):
-        reached = trial.state == TrialState.PRUNED and trial.intermediate_values
-        seen.add_trial(_complete(trial) if reached else trial)
-    return seen
-
-
-def _complete(stopped: FrozenTrial) -> FrozenTrial:
-    reached = max(stopped.intermediate_values.items())[1]
-    return optuna.create_trial(value=reached, params=stopped.params, distributions=stopped.distributions)
 
 
 class Fresh(BaseSampler):
@@ -154,14 +99,14 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
 
     Args:
         space: resolved for the backbone.
-        sampler: `tpe`, `random`, `qmc` or `gp`.
+        sampler: makes what proposes.
         seed: of the sampler.
         record: of the search; the trials it knows are told to the study, those without an end proposed first.
         room: gives how many trials may run now.
     """
 
     def __init__(
-        self, space: Space, sampler: str, seed: int, record: Record, room: Callable[[], int] = lambda: sys.maxsize
+        self, space: Space, sampler: Sampler, seed: int, record: Record, room: Callable[[], int] = lambda: sys.maxsize
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         super().__init__(metric="objective", mode=space.objective.mode)
@@ -169,7 +114,7 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
         direction = StudyDirection.MAXIMIZE if space.objective.mode == "max" else StudyDirection.MINIMIZE
         self._study = optuna.create_study(direction=direction, study_name=space.name)
         self._taken = {row.configuration for row in record.rows.values()}
-        self._lasting = build_sampler(sampler, seed) if sampler == "qmc" else None  # its points are one sequence
+        self._lasting = sampler.build(seed) if sampler.lasting else None
         self._trials: dict[str, optuna.Trial] = {}
         self._waiting: deque[optuna.Trial] = deque()
         self._live: set[str] = set()
@@ -267,7 +212,7 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
             self._study.sampler = self._lasting or RandomSampler(self._seed)
         else:
             seed = _mixed(self._seed, number)
-            sampler = self._lasting or build_sampler(self._sampler, seed)
+            sampler = self._lasting or self._sampler.build(seed)
             self._study.sampler = Fresh(sampler, seed, self._space, begun or {}, self._taken)
         trial = self._study.ask()
         if self._lasting and known and begun is None:

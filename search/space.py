@@ -11,72 +11,43 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from optuna.distributions import BaseDistribution
 
 import spaces
+from search.budget import Budget
+from search.component import Component
 from search.errors import SpaceError, unknown
-from search.metrics import METRICS
-from search.parameters import Choice, Depth, Float, Int, Parameter, contains, count, ends, is_whole, values
-from search.settings import SETTINGS, Value, Values
+from search.heads import Head
+from search.losses import Loss
+from search.metrics import METRICS, Objective
+from search.optimizers import Optimizer
+from search.parameters import Choice, Depth, Float, Int, Parameter, contains, count, ends, values
+from search.samplers import Sampler
+from search.schedules import Schedule
+from search.setting import Setting, Value, Values
+from search.settings import NAMING, known
+from search.stopping import Stopping
+from search.tables import OWN, TABLES, Parts, Tables
 
-__all__ = ["Budget", "Choice", "Depth", "Float", "Int", "Objective", "Space", "load"]
+__all__ = [
+    "Budget",
+    "Choice",
+    "Depth",
+    "Float",
+    "Head",
+    "Int",
+    "Loss",
+    "Objective",
+    "Optimizer",
+    "Schedule",
+    "Setting",
+    "Space",
+    "load",
+]
 
 FURTHER_SEEDS = 2
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What the best trial is best at: the best epoch's value of `metric`, a key of `METRICS`."""
-
-    metric: str = "val_accuracy"
-
-    @property
-    def mode(self) -> str:
-        """`max` or `min`."""
-        return METRICS[self.metric].mode
-
-    def better(self, value: float, best: float | None) -> bool:
-        """Whether `value` is strictly better than `best` (`None`: nothing yet)."""
-        return METRICS[self.metric].better(value, best)
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much a search may spend.
-
-    `trials` trials of at most `epochs` epochs each, at most `time_s` seconds in all (`None`: no limit). ASHA decides at
-    the epochs `first_rung`, `first_rung * reduction_factor`, … and lets about one in `reduction_factor` go on.
-    """
-
-    trials: int
-    epochs: int
-    time_s: float | None = None
-    first_rung: int = 1
-    reduction_factor: int = 3
-
-    @property
-    def rungs(self) -> tuple[int, ...]:
-        """The epochs after which ASHA decides, and the last one."""
-        rungs, rung = [], self.first_rung
-        while rung < self.epochs:
-            rungs.append(rung)
-            rung *= self.reduction_factor
-        return (*rungs, self.epochs)
-
-    def faults(self) -> list[str]:
-        """What is wrong with it."""
-        whole = {"trials": 1, "epochs": 1, "first_rung": 1, "reduction_factor": 2}
-        found = [
-            f"budget: {name} must be a whole number, {low} or more; got {value!r}"
-            for name, low in whole.items()
-            if not is_whole(value := getattr(self, name)) or value < low
-        ]
-        number = isinstance(self.time_s, int | float) and not isinstance(self.time_s, bool)
-        if self.time_s is not None and not (number and self.time_s > 0):
-            found.append(f"budget: time_s must be more than 0 seconds; got {self.time_s!r}")
-        return found
 
 
 @dataclass(frozen=True)
@@ -84,39 +55,80 @@ class Space:
     """What a search is asked.
 
     Args:
-        search: what varies: parameter → Optuna distribution or `Depth`. Parameters are keys of `SETTINGS`.
-        fixed: settings that do not vary and differ from their defaults in `SETTINGS`.
-        when: parameter → (parent, value): it exists only where the parent, a `Choice`, has that value; elsewhere a
-            trial has its setting's default.
+        search: what varies: parameter → Optuna distribution or `Depth`. Parameters are keys of `known`.
+        fixed: settings that do not vary and differ from their defaults in `known`.
+        when: parameter → (parent, value) or (parent, [values]): it exists only where the parent, a `Choice`, exists
+            and has one of these values; elsewhere a trial has its setting's default.
         start: configurations to try first; what one leaves out is sampled. A `Depth` may be `"half"` or `"all"`.
         objective: what counts as best.
         budget: how much may be spent.
+        own: components of the space's own, beside those of the project: such as
+            `{"head": {"bottleneck": Head("…", {"width": Setting(…)}, build=…)}}`. Their parameters are settings.
         name: the file's name without its ending; set by `load`.
     """
 
     search: Mapping[str, Parameter]
     budget: Budget
     fixed: Mapping[str, Value] = field(default_factory=dict)
-    when: Mapping[str, tuple[str, Value]] = field(default_factory=dict)
+    when: Mapping[str, tuple[str, Value | Sequence[Value]]] = field(default_factory=dict)
     start: Sequence[Mapping[str, Value]] = ()
-    objective: Objective = Objective()
+    objective: Objective = field(default_factory=Objective)
+    own: Tables = field(default_factory=dict)
     name: str = ""
+
+    @property
+    def tables(self) -> Tables:
+        """All components, by the setting that names one."""
+        return {kind: {**table, **self.own.get(kind, {})} for kind, table in TABLES.items()}
+
+    @property
+    def known(self) -> Mapping[str, Setting]:
+        """Every setting, with those of the space's own components."""
+        return known(self.tables)
 
     @property
     def settings(self) -> Values:
         """Every setting that does not vary: the defaults, and over them what the space fixes."""
-        known = {name: self.fixed.get(name, setting.default) for name, setting in SETTINGS.items()}
-        return Values({name: value for name, value in known.items() if name not in self.search})
+        values = {name: self.fixed.get(name, setting.default) for name, setting in self.known.items()}
+        return Values({name: value for name, value in values.items() if name not in self.search})
 
     def parameters(self, configuration: Mapping[str, Value]) -> Values:
         """Every searchable setting as a trial has it: as chosen, else as the space fixes it, else its default."""
-        known = {name: self.fixed.get(name, setting.default) for name, setting in SETTINGS.items()}
-        chosen = {name: configuration.get(name, value) for name, value in known.items()}
-        return Values({name: value for name, value in chosen.items() if SETTINGS[name].searchable})
+        searchable = {name: setting.default for name, setting in self.known.items() if setting.searchable}
+        fixed = {name: self.fixed.get(name, default) for name, default in searchable.items()}
+        return Values({name: configuration.get(name, value) for name, value in fixed.items()})
+
+    def parts(self, parameters: Values) -> Parts:
+        """The components that a trial of these parameters is put together from."""
+        named = {kind: self.tables[kind][parameters.text(kind)] for kind in OWN}
+        return Parts(**named)  # type: ignore[arg-type]
+
+    @property
+    def sampler(self) -> Sampler:
+        """What proposes configurations."""
+        return cast(Sampler, self.tables["sampler"][self.settings.text("sampler")])
+
+    @property
+    def stopping(self) -> Stopping:
+        """The rule by which trials stop for the sake of others."""
+        return cast(Stopping, self.tables["stopping"][self.settings.text("stopping")])
+
+    @property
+    def probed(self) -> bool:
+        """Whether a linear probe is what heads start from; of other heads, the trials train their own."""
+        return self.settings["head_start"] == "probe" and "linear" in self._named("head")
+
+    def components(self) -> list[Component]:
+        """Every component that the search may use."""
+        return [self.tables[kind][name] for kind in NAMING for name in self._named(kind) if name in self.tables[kind]]
+
+    def _named(self, kind: str) -> list[str]:
+        varying = self.search.get(kind)
+        return list(map(str, ends(varying) if varying else [self.settings[kind]]))
 
     def faults(self) -> list[str]:
         """Everything that is wrong with the declaration; empty when nothing is."""
-        if wrong := self._type_faults():
+        if wrong := [*self._type_faults(), *self._own_faults()]:
             return wrong
         return [
             *self._search_faults(),
@@ -128,7 +140,7 @@ class Space:
         ]
 
     def _type_faults(self) -> list[str]:
-        kinds: dict[str, type] = dict.fromkeys(("search", "fixed", "when"), Mapping)
+        kinds: dict[str, type] = dict.fromkeys(("search", "fixed", "when", "own"), Mapping)
         kinds |= {"start": Sequence, "objective": Objective, "budget": Budget}
         found = [
             f"{name} must be of type {kind.__name__}; got {value!r}"
@@ -140,7 +152,7 @@ class Space:
         names = [*self.search, *self.fixed, *self.when]
         found += [f"a parameter's name must be text; got {name!r}" for name in names if not isinstance(name, str)]
         found += [
-            f"when[{name!r}] must be a pair of a parameter and its value; got {condition!r}"
+            f"when[{name!r}] must be a pair of a parameter and its value, or values; got {condition!r}"
             for name, condition in self.when.items()
             if not (isinstance(condition, tuple | list) and len(condition) == 2 and isinstance(condition[0], str))
         ]
@@ -151,12 +163,33 @@ class Space:
         ]
         return found
 
+    def _own_faults(self) -> list[str]:
+        found = []
+        for kind, table in self.own.items() if isinstance(self.own, Mapping) else ():
+            if kind not in OWN:
+                found.append(f"own: {unknown('kind of component', kind, OWN)}")
+                continue
+            wanted = type(next(iter(TABLES[kind].values())))
+            for name, component in table.items():
+                if name in TABLES[kind]:
+                    found.append(f"own[{kind!r}]: {name!r} is one of the project's; take another name")
+                elif not isinstance(component, wanted):
+                    found.append(f"own[{kind!r}][{name!r}] must be of type {wanted.__name__}; got {component!r}")
+                else:
+                    found += [
+                        f"own[{kind!r}][{name!r}]: {parameter!r} means something else already; take another name"
+                        for parameter, setting in component.parameters.items()
+                        if known(TABLES).get(parameter, setting) != setting
+                    ]
+        return found
+
     def _search_faults(self) -> list[str]:
         found = [] if self.search else ["search: no parameter varies; give at least one"]
-        searchable = [name for name, setting in SETTINGS.items() if setting.searchable]
+        settings, owners = self.known, self._owners()
+        searchable = [name for name, setting in settings.items() if setting.searchable]
         for name, distribution in self.search.items():
             is_distribution = isinstance(distribution, Parameter)
-            if name not in SETTINGS:
+            if name not in settings:
                 found.append(f"search: {unknown('parameter', name, searchable)}")
             elif name not in searchable:
                 found.append(f"search: '{name}' cannot vary within a search; put it under fixed")
@@ -165,41 +198,67 @@ class Space:
             elif not is_distribution:
                 found.append(f"search['{name}']: must be Float, Int, Choice or Depth; got {distribution!r}")
             else:
-                found += [f"search: {f}" for value in ends(distribution) if (f := SETTINGS[name].fault(name, value))]
+                found += [f"search: {f}" for value in ends(distribution) if (f := settings[name].fault(name, value))]
+                if name in owners and not any(one in self._named(kind) for kind, one in owners[name]):
+                    which = " or ".join(f"{kind}={one}" for kind, one in owners[name])
+                    found.append(f"search: '{name}' has no effect; it is for {which}, which this space never has")
+        return found
+
+    def _owners(self) -> dict[str, list[tuple[str, str]]]:
+        """Parameter → the components that it is for, each by the setting that names it."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        for kind, table in self.tables.items():
+            for name, component in table.items():
+                for parameter in component.parameters:
+                    found.setdefault(parameter, []).append((kind, name))
         return found
 
     def _fixed_faults(self) -> list[str]:
-        found = []
+        found, settings = [], self.known
         for name, value in self.fixed.items():
             if name in self.search:
                 found.append(f"fixed: '{name}' is under search as well; keep one of them")
-            elif name not in SETTINGS:
-                found.append(f"fixed: {unknown('setting', name, SETTINGS)}")
-            elif fault := SETTINGS[name].fault(name, value):
+            elif name not in settings:
+                found.append(f"fixed: {unknown('setting', name, settings)}")
+            elif fault := settings[name].fault(name, value):
                 found.append(f"fixed: {fault}")
         return found
 
     def finish_faults(self) -> list[str]:
         """That the best trials would have no more epochs than all others."""
         asked = self.settings["finish_epochs"]
-        if SETTINGS["finish_epochs"].fault("", asked) or not asked or self.longest > self.budget.epochs:
+        if self.known["finish_epochs"].fault("", asked) or not asked or self.longest > self.budget.epochs:
             return []
         return [f"finish_epochs must be 0, or more than the {self.budget.epochs} epochs of every trial; got {asked}"]
 
     def _when_faults(self) -> list[str]:
         found = []
-        for name, (parent, value) in self.when.items():
+        for name in self.when:
+            parent, values = self._condition(name)
             if name not in self.search:
                 found.append(f"when: {unknown('parameter', name, self.search)}")
             if parent not in self.search:
                 found.append(f"when['{name}']: {unknown('parameter', parent, self.search)}")
             elif not isinstance(choice := self.search[parent], Choice):
                 found.append(f"when['{name}']: '{parent}' must be a Choice")
-            elif value not in choice.choices:
-                found.append(f"when['{name}']: '{parent}' is never {value!r}; its choices are {choice.choices}")
-            elif parent in self.when:
-                found.append(f"when['{name}']: '{parent}' depends on another parameter itself; one level is allowed")
+            else:
+                never = [value for value in values if value not in choice.choices]
+                found += [f"when['{name}']: '{parent}' is never {v!r}; its choices are {choice.choices}" for v in never]
+                if self._level(name) > len(self.search):
+                    found.append(f"when['{name}']: '{name}' would exist under a condition that depends on itself")
         return found
+
+    def _condition(self, name: str) -> tuple[str, tuple[Value, ...]]:
+        """The parent of a parameter, and those of its values under which it exists."""
+        parent, value = self.when[name]
+        return parent, (value,) if value is None or isinstance(value, bool | int | float | str) else tuple(value)
+
+    def _level(self, name: str) -> int:
+        """How many conditions lie above a parameter; more than there are parameters where they go in a circle."""
+        level = 0
+        while name in self.when and level <= len(self.search):
+            name, level = self.when[name][0], level + 1
+        return level
 
     def _start_faults(self) -> list[str]:
         return [
@@ -214,11 +273,11 @@ class Space:
             return unknown("parameter", name, self.search)
         distribution: object = self.search[name]
         if name in self.when and name in point and not self.applies(name, point):
-            parent, wanted = self.when[name]
-            return f"'{name}' applies only where {parent} is {wanted!r}"
+            parent, wanted = self._condition(name)
+            return f"'{name}' applies only where {parent} is {' or '.join(map(repr, wanted))}"
         if isinstance(distribution, Depth):
             return distribution.fault(name, value)
-        if name in SETTINGS and (fault := SETTINGS[name].fault(name, value)):
+        if name in (settings := self.known) and (fault := settings[name].fault(name, value)):
             return fault
         if isinstance(distribution, BaseDistribution) and not contains(distribution, value):
             return f"'{name}' must be within {distribution}; got {value!r}"
@@ -228,8 +287,8 @@ class Space:
         """Whether parameter `name` exists in `configuration`."""
         if name not in self.when:
             return True
-        parent, value = self.when[name]
-        return configuration.get(parent) == value
+        parent, values = self._condition(name)
+        return configuration.get(parent) in values
 
     def resolve(self, blocks: int) -> "Space":
         """The same space for a backbone of `blocks` blocks: each `Depth` becomes whole numbers.
@@ -266,11 +325,11 @@ class Space:
 
     def _size(self, name: str) -> float:
         """How many ways there are to choose a parameter and those that depend on it."""
-        below = {child: value for child, (parent, value) in self.when.items() if parent == name}
+        below = [(child, under) for child in self.when for parent, under in [self._condition(child)] if parent == name]
         if not below:
             return count(self.search[name])
         options = set(values(self.search[name]))
-        return sum(math.prod(count(self.search[c]) for c, v in below.items() if v == option) for option in options)
+        return sum(math.prod(self._size(child) for child, under in below if option in under) for option in options)
 
     @property
     def max_failures(self) -> int:
@@ -294,7 +353,7 @@ class Space:
             choose: gives a value for a parameter, by its name and what it may be.
         """
         configuration: dict[str, Value] = {}
-        for name in sorted(self.search, key=lambda name: name in self.when):
+        for name in sorted(self.search, key=self._level):
             if self.applies(name, configuration):
                 configuration[name] = choose(name, self.search[name])
         return configuration
@@ -305,10 +364,16 @@ class Space:
             "name": self.name,
             "search": {name: str(distribution) for name, distribution in self.search.items()},
             "when": {name: list(condition) for name, condition in self.when.items()},
+            **({"own": self.source} if self.own else {}),
             "start": [dict(point) for point in self.start],
             "objective": self.objective.metric,
             "budget": vars(self.budget),
         }
+
+    @property
+    def source(self) -> str:
+        """The text of the file that declares components of the space's own; empty where there are none."""
+        return next((one.source for table in self.own.values() for one in table.values()), "")
 
 
 def load(name_or_file: str) -> Space:
@@ -328,7 +393,9 @@ def load(name_or_file: str) -> Space:
         raise SpaceError([f"must make a Space and call it 'space'; found {type(space).__name__}"], str(path))
     if faults := space.faults():
         raise SpaceError(faults, str(path) if name_or_file.endswith(".py") else f"space '{path.stem}'")
-    return replace(space, name=path.stem)
+    about: dict[str, Any] = {"file": str(path), "source": path.read_text("utf-8")} if space.own else {}
+    own = {kind: {name: replace(one, **about) for name, one in table.items()} for kind, table in space.own.items()}
+    return replace(space, name=path.stem, own=own)
 
 
 def _path(name_or_file: str) -> Path:

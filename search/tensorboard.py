@@ -29,7 +29,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from search.metrics import METRICS, leading
 from search.record import run_name
-from search.settings import SETTINGS, Value
+from search.setting import Setting, Value
 from search.space import Choice, Float, Int, Space
 
 BUCKETS = 30
@@ -112,7 +112,7 @@ class Directory:
 
     def declare(self, space: Space) -> None:
         """Write the experiment summary of a resolved space."""
-        columns = [_column(name, distribution) for name, distribution in space.search.items()]
+        columns = [_column(name, distribution, space.known[name]) for name, distribution in space.search.items()]
         with Events(self._folder) as events:
             events.summary(hparams.hparams_config_pb(columns, _figures(space.objective.metric), time.time()))
 
@@ -152,7 +152,7 @@ def _figures(objective: str) -> list[hparams.Metric]:
     return [*best, *epochs]
 
 
-def _column(name: str, distribution: object) -> hparams.HParam:
+def _column(name: str, distribution: object, setting: Setting) -> hparams.HParam:
     match distribution:
         case Int():
             domain = hparams.IntInterval(distribution.low, distribution.high)
@@ -162,4 +162,4 @@ def _column(name: str, distribution: object) -> hparams.HParam:
             domain = hparams.Discrete(distribution.choices)
         case BaseDistribution() | _:
             raise TypeError(f"{name}: {distribution!r} is not resolved")
-    return hparams.HParam(name, domain, description=SETTINGS[name].meaning)
+    return hparams.HParam(name, domain, description=setting.meaning)

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from search import features
 from search.backbones import Source
 from search.features import Place
-from search.metrics import METRICS
-from search.settings import Values
-from search.space import Objective
+from search.metrics import METRICS, Objective
+from search.setting import Values
+from search.tables import Parts
 
 if TYPE_CHECKING:
     import keras
@@ -34,7 +36,8 @@ class Configuration:
 
     Args:
         trial: its number as four digits or more, `0007`.
-        parameters: every searchable setting that applies, chosen or fixed.
+        parameters: every searchable setting, chosen, fixed or its default.
+        parts: what the trial is put together from.
         epochs: at most so many.
         backbone: its name or file, and `weights` where its weights come from.
         place: the images, and where their features lie.
@@ -47,6 +50,7 @@ class Configuration:
 
     trial: str
     parameters: Values
+    parts: Parts
     epochs: int
     seed: int
     objective: Objective
@@ -95,11 +99,13 @@ def train(
     #                          2. the pretrained backbone, and the probe's head or a new one
     head, saved = None, checkpoint.saved(configuration.folder)
     if configuration.head_start and not saved:
-        head = probe.head(configuration.source, configuration.place, configuration.objective)
+        place, of = configuration.place, (configuration.parts.head, configuration.parameters)
+        head = probe.head(configuration.source, place, configuration.objective, *of)
     network, start = _network(configuration, head)
     steps, saving = callbacks.build(
         network=network,
         parameters=configuration.parameters,
+        plateau=configuration.parts.schedule.plateau,
         objective=configuration.objective,
         epochs=configuration.epochs,
         folder=configuration.folder,
@@ -134,7 +140,8 @@ class Exported:
     Args:
         figures: `test_accuracy`, `test_loss` and so on for all `METRICS`, and `confusion_matrix` (rows: true class,
             columns: predicted), of the file as plain Keras loads it; `model_bytes`, and `latency_ms`: what one image
-            takes, on `latency_on`. Where it is the mean of several trials, also its `val_accuracy` and so on, and
+            takes, on `latency_on`; `custom_objects`: the classes of a head of the space's own that Keras needs to load
+            it, where there are any. Where it is the mean of several trials, also its `val_accuracy` and so on, and
             `soup`: their `trials`, and what the best of them has `alone`.
         model: as plain Keras loads it.
         answering: the same, giving more; see `evidence.answering`.
@@ -167,7 +174,8 @@ def export(
     path = folder / "model.keras"
     _, whole = _best(configuration, epoch)
     whole.save(path)
-    model = keras.models.load_model(path)
+    custom = {type(layer).__name__: type(layer) for layer in whole.layers if not _of_keras(layer)}
+    model = keras.models.load_model(path, custom_objects=custom)
     answering, size = evidence.answering(model), configuration.parameters.whole("batch_size")
 
     def asked(split: str) -> "Answers":
@@ -187,9 +195,15 @@ def export(
         "model_bytes": path.stat().st_size,
         "latency_ms": _latency_ms(lambda: answering.predict_on_batch(first)),
         "latency_on": "GPU" if machine.gpu_memory() else "CPU",
+        **({"custom_objects": sorted(custom)} if custom else {}),
         **about,
     }
     return Exported(figures, model, answering, tested)
+
+
+def _of_keras(layer: Any) -> bool:
+    """Whether plain Keras knows the layer's class."""
+    return type(layer).__module__.partition(".")[0] == "keras"
 
 
 def _of_test(tested: "Answers") -> dict[str, float]:
@@ -285,10 +299,10 @@ def _network(configuration: Configuration, head: list[Any] | None) -> "tuple[Net
     """The trial's network, as new, and what it starts from."""
     from search import model, warm
 
-    depth, place = configuration.parameters.whole("unfreeze_depth"), configuration.place
-    start = features.nearest(place, len(place.shapes) - depth)
-    optimizer, classes = configuration.parameters.text("optimizer"), len(place.dataset.classes)
-    network = warm.network(configuration.source, depth, classes, optimizer, start)
-    steps = math.ceil(len(place.labels["train"]) / configuration.parameters.whole("batch_size"))
-    model.reset(network, configuration.parameters, configuration.seed, head, steps=steps)
+    values, parts, place = configuration.parameters, configuration.parts, configuration.place
+    start = features.nearest(place, len(place.shapes) - values.whole("unfreeze_depth"))
+    classes = len(place.dataset.classes)
+    network = warm.network(configuration.source, parts, values, classes, start)
+    counts = np.bincount(place.labels["train"], minlength=classes)
+    model.reset(network, parts, values, configuration.seed, head, counts=counts, epochs=configuration.epochs)
     return network, start

@@ -164,7 +164,7 @@ def _recorder(
     request: Request, record: Record, display: Display, *, pause: worker.Pause, exporter: winner.Exporter, share: Share
 ) -> Recorder:
     """What follows the search's trials, with a searcher that knows all that the record does."""
-    searcher = Searcher(request.space, request.space.settings.text("sampler"), request.seed, record, share)
+    searcher = Searcher(request.space, request.space.sampler, request.seed, record, share)
     return _following(request, record, display, searcher, pause=pause, exporter=exporter)
 
 
@@ -210,7 +210,7 @@ def _prepare(request: Request, preparation: Preparation, display: Display) -> th
     On a cluster, whoever needs features computes them.
     """
     begun = threading.Event()
-    probed = request.space.objective if request.space.settings["head_start"] == "probe" else None
+    probed = request.space.objective if request.space.probed else None
 
     def follow() -> None:
         try:

@@ -16,6 +16,8 @@ from search.batches import Split
 from search.cache import Array
 from search.features import Start
 from search.model import Network
+from search.setting import Values
+from search.tables import Parts
 
 ENOUGH = 8
 RESIDENT_SHARE = 0.1  # of the GPU's memory, for features
@@ -55,21 +57,21 @@ def backbone(source: Source, *, as_trained: bool = False) -> Backbone:
     return kept.backbone
 
 
-def network(source: Source, depth: int, classes: int, optimizer: str, start: Start) -> Network:
+def network(source: Source, parts: Parts, values: Values, classes: int, start: Start) -> Network:
     """A network whose backbone has its weights as they were loaded; the rest is for `model.reset`.
 
-    One is built only for what forces a new trace: another unfreeze depth, start, or kind of optimizer.
+    One is built only for what forces a new trace: another unfreeze depth or start, another head, loss or optimizer.
 
     Args:
-        depth: how many blocks are trained, counted from the top.
+        values: the trial's parameters.
     """
     kept, room = _of(source), int(RESIDENT_SHARE * machine.gpu_memory())
     _restore(kept)
     like = (start.cut, start.dtype, start.nbytes <= room)
     splits = _splits(kept, like, start, room)
-    key = (depth, classes, optimizer, *like)
+    key = (values["unfreeze_depth"], classes, parts.built(values), *like)
     found = kept.networks.get(key)
-    found = found or model.build(kept.backbone, depth, classes, optimizer, start=start, splits=splits)
+    found = found or model.build(kept.backbone, parts, values, classes, start=start, splits=splits)
     kept.networks[key] = kept.used = found
     model.thaw(found.fitted, found.suffix)
     return found

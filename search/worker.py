@@ -100,10 +100,17 @@ def _train(config: dict[str, Any], asked: Request, deadline: float, pause: Pause
     except Exception as error:
         if fault := storage_fault(error, asked.folder):
             raise StorageError(fault) from error
-        failure = {"failure": cause(error), "traceback": traceback.format_exc(), "crowded": True}
+        failure = {"failure": _where(error, asked) + cause(error), "traceback": traceback.format_exc(), "crowded": True}
         tune.report({"epoch": 0, "objective": math.nan, **failure})
     if stopped:
         sys.exit(0)
+
+
+def _where(error: BaseException, request: Request) -> str:
+    """The line of the space file that an error comes from, where a component that the space declares made it."""
+    files = {component.file for component in request.space.components()} - {""}
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    return f"{lines[-1].filename}, line {lines[-1].lineno}: " if lines else ""
 
 
 def _fetched(request: Request, configuration: Configuration) -> Callable[[], None]:

@@ -16,7 +16,6 @@ from search import confirmation, console, ranking, record, states, winner
 from search.confirmation import Confirmation
 from search.record import Record, Row
 from search.space import Budget, Float, Objective, Space
-from search.stopping import RULES
 
 EPOCHS = 9
 
@@ -101,7 +100,7 @@ def test_confirming_trials_are_never_stopped_early() -> None:
 
     longer: Any = confirmation.extended(Asked(asked(2).space), 4)  # type: ignore[arg-type]
 
-    assert RULES[str(longer.space.settings["stopping"])](longer.space.budget, longer.space.objective).rungs == ()
+    assert longer.space.stopping.build(longer.space.budget, longer.space.objective).rungs == ()
     assert longer.space.budget.trials == len(SEARCHED) + 4
 
 

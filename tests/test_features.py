@@ -25,11 +25,11 @@ from search.data import silent
 from search.errors import BackboneError
 from search.features import IMAGES, Place, Start
 from search.prepare import Preparation
-from search.settings import Values
-from search.space import Objective
+from search.space import Budget, Objective, Space
 from search.splits import Dataset
 
 PLENTY = 1 << 30
+DEFAULTS = Space({}, Budget(1, 1))
 PARAMETERS = {
     "unfreeze_depth": 1,
     "learning_rate": 3e-3,
@@ -171,7 +171,8 @@ class Network:
         trial.train(
             trial.Configuration(
                 trial="0000",
-                parameters=Values({**PARAMETERS, **parameters}),
+                parameters=(chosen := DEFAULTS.parameters({**PARAMETERS, **parameters})),
+                parts=DEFAULTS.parts(chosen),
                 epochs=epochs,
                 seed=0,
                 objective=Objective("val_loss"),

@@ -132,10 +132,21 @@ def test_a_search_goes_on_with_the_rule_that_it_began_with(tmp_path: Path, saved
     assert options.set == ["confirm=2", f"stopping={rule}"]
     record.write_json(folder / "search.json", {"status": "interrupted", **asked, "options": vars(options)})
     assert resume.options(given, parser.parse_args([])).set == options.set
-    assert request.check(options).rule.rungs == RULES[rule](space.load("finetune").budget, Objective()).rungs
+    assert request.check(options).rule.rungs == RULES[rule].build(space.load("finetune").budget, Objective()).rungs
     assert again(folder, asked, {**asked, "settings": {**settings, "stopping": rule}}) == []
     (told,) = again(folder, asked, {**asked, "settings": {**settings, "stopping": "trend"}})
     assert told == f"settings: stopping was '{rule}', and is 'trend' now"
+
+
+def test_components_of_a_space_are_those_that_it_began_with(tmp_path: Path) -> None:
+    """Half of the trials would have another head than the others, by the same name."""
+    space = ABOUT["space"] if isinstance(ABOUT["space"], dict) else {}
+    then, now = ({**ABOUT, "space": {**space, "own": f"a\nwidth = {width}\nb\n"}} for width in (8, 16))
+
+    assert again(tmp_path, then, then) == []
+    (told,) = again(tmp_path, then, now)
+    assert told.startswith("the space file has components of its own, and is another one now:")
+    assert "-width = 8\n    +width = 16\n" in told
 
 
 SPACE = """

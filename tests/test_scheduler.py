@@ -35,7 +35,7 @@ class Run:
 
     def __init__(self, folder: Path, budget: Budget = BUDGET, metric: str = "val_accuracy") -> None:
         self.record = record.read(folder)
-        self.scheduler = Scheduler(RULES["asha"](budget, Objective(metric)), self.record)
+        self.scheduler = Scheduler(RULES["asha"].build(budget, Objective(metric)), self.record)
 
     def report(self, name: str, epoch: int, objective: float, ending: str = "") -> str:
         """The decision on one epoch of a trial."""

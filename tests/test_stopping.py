@@ -75,28 +75,28 @@ def name(request: pytest.FixtureRequest) -> str:
 def test_somebody_reaches_the_end(name: str, metric: str) -> None:
     """A search would end without a model that was trained to its end."""
     for seed in range(5):
-        last, _ = decided(RULES[name](BUDGET, Objective(metric)), metric, seed)
+        last, _ = decided(RULES[name].build(BUDGET, Objective(metric)), metric, seed)
         assert BUDGET.epochs in last.values()
 
 
 def test_the_first_trial_goes_on(name: str) -> None:
     """Nobody is there to compare it with."""
-    rule = RULES[name](BUDGET, Objective())
+    rule = RULES[name].build(BUDGET, Objective())
     for epoch in rule.rungs:
         assert not rule.stops(curve(dict.fromkeys(range(1, epoch + 1), 0.0)), [])
 
 
 def test_a_maximum_and_a_minimum_are_alike(name: str) -> None:
     """With `val_loss` as objective other trials would be stopped."""
-    high = decided(RULES[name](BUDGET, Objective("val_accuracy")), "val_accuracy")
-    low = decided(RULES[name](BUDGET, Objective("val_loss")), "val_loss")
+    high = decided(RULES[name].build(BUDGET, Objective("val_accuracy")), "val_accuracy")
+    low = decided(RULES[name].build(BUDGET, Objective("val_loss")), "val_loss")
 
     assert high == low
 
 
 def test_equals_are_not_stopped(name: str) -> None:
     """All trials of a data set on which nothing learns would be stopped but for the first."""
-    rule = RULES[name](BUDGET, Objective())
+    rule = RULES[name].build(BUDGET, Objective())
     for epoch in rule.rungs:
         same = curve(dict.fromkeys(range(1, epoch + 1), 0.5))
         assert not rule.stops(same, [same] * 9)
@@ -104,16 +104,16 @@ def test_equals_are_not_stopped(name: str) -> None:
 
 def test_nothing_is_remembered(name: str) -> None:
     """A search that goes on would decide otherwise than one that was never interrupted."""
-    rule = RULES[name](BUDGET, Objective())
+    rule = RULES[name].build(BUDGET, Objective())
     first = decided(rule, "val_accuracy")
 
     assert decided(rule, "val_accuracy") == first
-    assert decided(RULES[name](BUDGET, Objective()), "val_accuracy") == first
+    assert decided(RULES[name].build(BUDGET, Objective()), "val_accuracy") == first
 
 
 def test_trials_that_diverged_count_for_nothing(name: str) -> None:
     """One not-a-number would make every comparison false."""
-    rule = RULES[name](BUDGET, Objective())
+    rule = RULES[name].build(BUDGET, Objective())
     gone = [Curve({}, by_itself=True), Curve({1: Point(0.9, 0.9, math.nan)}, by_itself=True)]
     for epoch in rule.rungs:
         good, bad = (curve(dict.fromkeys(range(1, epoch + 1), value)) for value in (0.9, 0.1))
@@ -125,7 +125,7 @@ def test_trials_that_diverged_count_for_nothing(name: str) -> None:
 def test_the_rungs_lie_within_the_budget(name: str) -> None:
     """A decision would never come, or at an epoch at which the best weights are on no disk."""
     for epochs in (1, 2, 3, 16, 100):
-        rungs = RULES[name](Budget(4, epochs, first_rung=2), Objective()).rungs
+        rungs = RULES[name].build(Budget(4, epochs, first_rung=2), Objective()).rungs
         assert list(rungs) == sorted(set(rungs))
         assert all(1 <= rung < epochs for rung in rungs)
 
@@ -137,7 +137,7 @@ def test_every_rule_can_be_chosen() -> None:
 
 def test_no_rule_stops_nobody() -> None:
     """Who wants every curve to its end gets some of them."""
-    last, stopped = decided(RULES["none"](BUDGET, Objective()), "val_accuracy")
+    last, stopped = decided(RULES["none"].build(BUDGET, Objective()), "val_accuracy")
 
     assert stopped == {}
     assert set(last.values()) == {BUDGET.epochs}
@@ -145,7 +145,7 @@ def test_no_rule_stops_nobody() -> None:
 
 def test_asha_keeps_about_a_third() -> None:
     """It would hardly save epochs, or stop what would have won."""
-    _, stopped = decided(RULES["asha"](BUDGET, Objective()), "val_accuracy")
+    _, stopped = decided(RULES["asha"].build(BUDGET, Objective()), "val_accuracy")
 
     assert 0.5 * BUDGET.trials < len(stopped) < 0.9 * BUDGET.trials
     assert set(stopped.values()) == {2, 6}
@@ -169,14 +169,14 @@ def test_asha_decides_as_rays_own(seed: int) -> None:
         if rays._brackets[0].on_result(SimpleNamespace(trial_id=str(one)), epoch, value) == TrialScheduler.STOP:
             stopped[one] = epoch
 
-    assert decided(RULES["asha"](BUDGET, Objective()), "val_accuracy", seed)[1] == stopped
+    assert decided(RULES["asha"].build(BUDGET, Objective()), "val_accuracy", seed)[1] == stopped
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_only_the_best_go_on_after_the_last_epoch(name: str, metric: str) -> None:
     """All would, and cost as much as all they did before; or the winner would not."""
     objective = Objective(metric)
-    rule = Finish(RULES[name](BUDGET, objective), BUDGET, objective)
+    rule = Finish(RULES[name].build(BUDGET, objective), BUDGET, objective)
     upto = dict.fromkeys(range(1, BUDGET.epochs), 0.0)
     others = [curve({**upto, BUDGET.epochs: 0.1 * place}, metric, by_itself=True) for place in range(9)]
     later = [curve({**upto, BUDGET.epochs: 0.1, BUDGET.epochs + 5: 0.9}, metric)] * BEST  # it is not looked ahead
@@ -184,7 +184,7 @@ def test_only_the_best_go_on_after_the_last_epoch(name: str, metric: str) -> Non
     def stops(value: float) -> bool:
         return rule.stops(curve({**upto, BUDGET.epochs: value}, metric), [*others, *later, Curve({}, by_itself=True)])
 
-    assert rule.rungs == (*RULES[name](BUDGET, objective).rungs, BUDGET.epochs)
+    assert rule.rungs == (*RULES[name].build(BUDGET, objective).rungs, BUDGET.epochs)
     assert not stops(0.9)
     assert not stops(0.65)  # two were better
     assert stops(0.55)
@@ -192,7 +192,7 @@ def test_only_the_best_go_on_after_the_last_epoch(name: str, metric: str) -> Non
 
 def test_the_rule_decides_before_the_best_go_on() -> None:
     """A search that gives more epochs to its best would save none with the others."""
-    rule = Finish(RULES["trend"](BUDGET, Objective()), BUDGET, Objective())
+    rule = Finish(RULES["trend"].build(BUDGET, Objective()), BUDGET, Objective())
 
     assert rule.stops(GONE, [STILL] * 9)
     assert not rule.stops(BACK, [STILL] * 9)
@@ -211,8 +211,8 @@ GONE = losses(1.2, 3.3, 2.4, 2.3)  # a rate that was too high: it stays there
 
 def test_who_comes_back_from_a_fall_goes_on() -> None:
     """The rates that win in the end would be stopped for what they do to the first epochs."""
-    rule = RULES["trend"](BUDGET, Objective())
-    asha = RULES["asha"](replace(BUDGET, first_rung=4), Objective())
+    rule = RULES["trend"].build(BUDGET, Objective())
+    asha = RULES["asha"].build(replace(BUDGET, first_rung=4), Objective())
 
     assert not rule.stops(BACK, [STILL] * 9)
     assert asha.stops(BACK, [STILL] * 9)
@@ -221,17 +221,17 @@ def test_who_comes_back_from_a_fall_goes_on() -> None:
 @pytest.mark.parametrize("trial", [GONE, losses(0.7, 0.7, 0.7, 0.7), losses(0.6, 0.7, 0.8, 0.9)])
 def test_who_is_worse_and_does_not_catch_up_is_stopped(trial: Curve) -> None:
     """It would save nothing."""
-    assert RULES["trend"](BUDGET, Objective()).stops(trial, [STILL] * 9)
+    assert RULES["trend"].build(BUDGET, Objective()).stops(trial, [STILL] * 9)
 
 
 def test_who_was_better_before_is_judged_by_that() -> None:
     """The weights of the best epoch are what counts, and a trial that has them would be stopped for the later ones."""
-    assert not RULES["trend"](BUDGET, Objective()).stops(losses(0.4, 0.5, 0.7, 0.8), [STILL] * 9)
+    assert not RULES["trend"].build(BUDGET, Objective()).stops(losses(0.4, 0.5, 0.7, 0.8), [STILL] * 9)
 
 
 def test_who_is_ahead_goes_on_wherever_its_loss_is_heading() -> None:
     """On small data the loss rises where the accuracy still does, and the best trial would be stopped for it."""
-    rule = RULES["trend"](BUDGET, Objective())
+    rule = RULES["trend"].build(BUDGET, Objective())
     surer = Curve({epoch: Point(0.7 + 0.01 * epoch, 0.7 + 0.01 * epoch, 0.5 + 0.1 * epoch) for epoch in range(1, 5)})
 
     assert not rule.stops(surer, [STILL] * 9)
@@ -239,7 +239,7 @@ def test_who_is_ahead_goes_on_wherever_its_loss_is_heading() -> None:
 
 def test_a_loss_that_is_no_number_is_the_worst() -> None:
     """One epoch beyond all numbers would end the search."""
-    rule = RULES["trend"](BUDGET, Objective())
+    rule = RULES["trend"].build(BUDGET, Objective())
     lost = Curve({epoch: Point(0.5, 0.5, math.nan) for epoch in range(1, 5)})
 
     assert rule.stops(lost, [STILL] * 9)
@@ -248,7 +248,7 @@ def test_a_loss_that_is_no_number_is_the_worst() -> None:
 
 def test_the_trend_needs_four_epochs() -> None:
     """It would compare the slopes of one epoch."""
-    assert [RULES["trend"](replace(BUDGET, first_rung=rung), Objective()).rungs for rung in (1, 4, 5)] == [
+    assert [RULES["trend"].build(replace(BUDGET, first_rung=rung), Objective()).rungs for rung in (1, 4, 5)] == [
         (4, 12),
         (4, 12),
         (5, 15),

@@ -27,13 +27,14 @@ from search.errors import CheckpointError, StorageError
 from search.features import Place
 from search.metrics import METRICS
 from search.request import Request
-from search.settings import SETTINGS, Values
+from search.settings import SETTINGS
 from search.space import Budget, Choice, Float, Int, Objective, Space
 
 REPORTED = {
     *("epoch", "objective", "best_epoch", *METRICS, "last_val_accuracy", "last_val_loss"),
     *("seconds", "ending", "reason", "paused", "note"),
 }
+DEFAULTS = Space({}, Budget(1, 1))
 PARAMETERS = {
     "unfreeze_depth": 2,
     "learning_rate": 3e-3,
@@ -158,10 +159,12 @@ class Trials:
         """A configuration that differs from `PARAMETERS`, or in its other fields, by `changes`."""
         fields = {key: changes.pop(key) for key in FIELDS & set(changes)}
         backbone = fields.get("backbone", "tiny")
+        parameters = DEFAULTS.parameters({**PARAMETERS, **changes})
         return trial.Configuration(
             **{
                 "trial": name,
-                "parameters": Values({**PARAMETERS, **changes}),
+                "parameters": parameters,
+                "parts": DEFAULTS.parts(parameters),
                 "epochs": 2,
                 "seed": 0,
                 "objective": Objective(),
@@ -796,7 +799,13 @@ def test_a_worker_goes_on_from_the_state_that_lies_there(
         return replace(head.configuration, folder=tmp_path)
 
     request = SimpleNamespace(
-        address=None, question=None, uri="", cpus_per_trial=1, folder=Path(), configuration=configuration
+        space=DEFAULTS,
+        address=None,
+        question=None,
+        uri="",
+        cpus_per_trial=1,
+        folder=Path(),
+        configuration=configuration,
     )
     monkeypatch.setattr(worker.tune, "report", reported.append)
     worker.run_trial({"trial": "0007", "dropout": 0.5}, request, math.inf, NEVER)
@@ -809,6 +818,7 @@ def test_a_worker_reports_what_went_wrong(worker: Any, trials: Trials, monkeypat
     """Ray would try a configuration again and again whose fault it is, or the cause be lost."""
     configuration = trials.configuration("wrong", backbone=trials.small, **{**HEAD, "learning_rate": "high"})
     request = SimpleNamespace(
+        space=DEFAULTS,
         address=None,
         question=None,
         uri="",
@@ -833,6 +843,7 @@ def test_a_worker_does_not_blame_the_configuration_for_a_lost_storage(
     configuration = trials.configuration("homeless", backbone=trials.small, **HEAD)
     configuration = replace(configuration, folder=configuration.folder / "gone" / "0000")
     request = SimpleNamespace(
+        space=DEFAULTS,
         address=None,
         question=None,
         uri="",
@@ -851,6 +862,7 @@ def test_a_worker_lets_a_trial_end_before_it_ends_itself(
     """A trial that Ray stops would leave its files open, or Ray take it for one that ended by itself."""
     configuration = trials.configuration("ray", backbone=trials.small, epochs=5, rungs=(2, 5), **HEAD)
     request = SimpleNamespace(
+        space=DEFAULTS,
         address=None,
         question=None,
         uri="",

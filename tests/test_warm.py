@@ -16,15 +16,15 @@ import pytest
 import tensorflow as tf
 from conftest import Toy
 
-from search import backbones, batches, cache, callbacks, features, machine, model, optimizers, trial, warm
+from search import backbones, batches, cache, callbacks, features, machine, model, scheduled, trial, warm
 from search.backbones import Source
 from search.cache import Array
 from search.data import silent
 from search.features import Place, Start
-from search.settings import Values
-from search.space import Objective
+from search.space import Budget, Objective, Space
 from search.trial import Configuration
 
+DEFAULTS = Space({}, Budget(1, 1))
 PARAMETERS = {
     "unfreeze_depth": 1,
     "learning_rate": 3e-3,
@@ -55,7 +55,8 @@ class Trials:
         folder = next(self._folders)
         return Configuration(
             trial="0000",
-            parameters=Values({**PARAMETERS, **parameters}),
+            parameters=(chosen := DEFAULTS.parameters({**PARAMETERS, **parameters})),
+            parts=DEFAULTS.parts(chosen),
             epochs=epochs,
             seed=0,
             objective=Objective("val_loss"),
@@ -114,14 +115,15 @@ def trials(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Trials:
 # optimizers
 
 
-@pytest.mark.parametrize("kind", [optimizers.Adam, optimizers.Momentum])
+@pytest.mark.parametrize("name", ["adam", "sgd"])
 @pytest.mark.parametrize("scaled", [False, True], ids=["", "scaled"])
-def test_an_optimizer_moves_as_kerass_own(kind: type, scaled: bool) -> None:
+def test_an_optimizer_moves_as_kerass_own(name: str, scaled: bool) -> None:
     """A search would find other rates than those that the same network is trained with elsewhere."""
-    own, rate, warmup = kind(), 0.1, 4
-    keras_own = keras.optimizers.Adam(rate) if kind is optimizers.Adam else keras.optimizers.SGD(rate, momentum=0.9)
+    rate, warmup = 0.1, 4
+    own = scheduled.scheduled(scheduled.Adam() if name == "adam" else scheduled.Momentum(keras.Variable(0.9)))
+    keras_own = keras.optimizers.Adam(rate) if name == "adam" else keras.optimizers.SGD(rate, momentum=0.9)
     own.learning_rate = rate
-    own.warmup.warmup_steps.assign(warmup)
+    own.follow(np.array([[min(done / warmup, 1.0), 1.0] for done in range(1, warmup + 1)], "float32"))
     numbers = np.random.default_rng(0)
     values = numbers.normal(size=(3, 4)), numbers.normal(size=4)
     moved, expected = ([keras.Variable(value) for value in values] for _ in range(2))

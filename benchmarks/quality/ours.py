@@ -9,6 +9,7 @@ from benchmarks.quality.replay import GO_ON, STOP
 from search import space
 from search.parameters import Depth, values
 from search.record import Point, Record, Row
+from search.samplers import SAMPLERS
 from search.searcher import Searcher
 from search.space import Space
 from search.states import COMPLETED, DIVERGED
@@ -80,8 +81,8 @@ class Ours:
     def __init__(self, variant: Variant, seed: int, folder: Path) -> None:
         self._space = variant.space
         self._record = Record(folder)
-        self._searcher = Searcher(variant.space, variant.sampler, seed, self._record)
-        self._rule = RULES[variant.stopping](variant.space.budget, variant.space.objective)
+        self._searcher = Searcher(variant.space, SAMPLERS[variant.sampler], seed, self._record)
+        self._rule = RULES[variant.stopping].build(variant.space.budget, variant.space.objective)
         self._begun = 0
 
     def next(self) -> tuple[str, Mapping[str, Any]] | None:

@@ -28,8 +28,7 @@ from benchmarks.quality.datasets import RECIPES
 from benchmarks.quality.table import EPOCHS, FIXED, TABLES, Curves, Plane, Table, load, save
 from search.machine import cpus
 from search.process import importing_keras
-from search.settings import Values
-from search.space import Objective
+from search.space import Budget, Objective, Space
 
 CHUNK = 128
 Curve = dict[str, Any]
@@ -103,13 +102,15 @@ def _trained(place: Any, source: Any, plane: Plane, rate: float, test: Any) -> C
     from search import features, trial, warm
 
     scratch = place.cache / "trials" / str(uuid.uuid4())
-    parameters = Values({**FIXED, **plane._asdict(), "learning_rate": rate, "stop_patience": EPOCHS + 1})
+    asked = Space({}, Budget(1, EPOCHS))
+    parameters = asked.parameters({**FIXED, **plane._asdict(), "learning_rate": rate, "stop_patience": EPOCHS + 1})
+    parts, classes = asked.parts(parameters), len(place.dataset.classes)
     configuration = trial.Configuration(
-        "0000", parameters, EPOCHS, place.seed, Objective(), source.name, source.weights, place, True,
+        "0000", parameters, parts, EPOCHS, place.seed, Objective(), source.name, source.weights, place, True,
         folder=scratch / "trial", tensorboard=scratch / "events",
     )  # fmt: skip
     start = features.nearest(place, len(place.shapes) - plane.unfreeze_depth)
-    network = warm.network(source, plane.unfreeze_depth, len(place.dataset.classes), plane.optimizer, start)
+    network = warm.network(source, parts, parameters, classes, start)
     assert start.cut == len(place.shapes) - plane.unfreeze_depth, "the features of this cut are not kept"  # noqa: S101
     labels, counts = place.labels["test"], {split: len(place.labels[split]) for split in ("val", "test")}
     curve: dict[str, list[float]] = {"val": [], "loss": [], "test": [], "seconds": []}

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from search.space import Budget, Objective
+from search.budget import Budget
+from search.metrics import Objective
 from search.stopping.rule import Curve
 
 

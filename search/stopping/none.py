@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from search.space import Budget, Objective
+from search.budget import Budget
+from search.metrics import Objective
 from search.stopping.rule import Curve
 
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from search.budget import Budget
+from search.metrics import Objective
 from search.record import Point
-from search.space import Budget, Objective
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from statistics import fmean
 
 import numpy as np
 
+from search.budget import Budget
+from search.metrics import Objective
 from search.record import Point
-from search.space import Budget, Objective
 from search.stopping.asha import Asha
 from search.stopping.rule import Curve
 

@@ -1,0 +1,106 @@
+"""Keras's optimizers as a search needs them: what it varies is in variables, and Adam and SGD are traced fast.
+
+One operation of TensorFlow moves a variable, where Keras has up to twenty. The arithmetic is Keras's.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from search.cache import Array
+
+
+class Scheduled:
+    """Part of an optimizer: has its rate and weight decay follow a schedule; see `schedules.factors`.
+
+    Attributes:
+        decay: the weight decay before the schedule, a variable.
+    """
+
+    learning_rate: Any
+    iterations: Any
+    decay: Any
+    _factors: Any
+    _rate: Any
+
+    def follow(self, factors: Array) -> None:
+        """Take a schedule, (steps, 2); the last step's is that of all further ones."""
+        self._factors.assign(factors)
+
+    @property
+    def rate(self) -> float:
+        """Of the last step."""
+        row = max(0, min(int(self.iterations), len(self._factors.numpy())) - 1)
+        return float(self.learning_rate) * float(self._factors.numpy()[row, 0])
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Move all variables."""
+        step = tf.minimum(tf.cast(self.iterations.value, "int32"), tf.shape(self._factors)[0] - 1)
+        rate, decay = tf.unstack(tf.gather(self._factors, step))
+        self._rate = self.learning_rate * rate
+        self.weight_decay = self.decay * decay
+        super().apply(grads, trainable_variables)  # type: ignore[misc]
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ARG002
+        """Move one variable, by the rate of the step."""
+        super().update_step(gradient, variable, self._rate)  # type: ignore[misc]
+
+
+def scheduled(optimizer: Any) -> Any:
+    """The same Keras optimizer, which follows a schedule from now on; not built yet."""
+    kind = type(optimizer)
+    optimizer.__class__ = type(kind.__name__, (Scheduled, kind), {})
+    optimizer._factors = tf.Variable(np.ones((1, 2), "float32"), shape=(None, 2), trainable=False)
+    optimizer.decay = keras.Variable(0.0, trainable=False, name="weight_decay")
+    optimizer.weight_decay = 0.0
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+class Adam(keras.optimizers.Adam):  # type: ignore[misc]
+    """Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980)."""
+
+    _powers: tuple[Any, Any] = (0.0, 0.0)
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Move all variables."""
+        done = keras.ops.cast(self.iterations, "float32") + 1.0
+        self._powers = keras.ops.power(self.beta_1, done), keras.ops.power(self.beta_2, done)
+        super().apply(grads, trainable_variables)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Move one variable."""
+        index, dtype = self._get_variable_index(variable), variable.dtype
+        rate, first, second = (tf.cast(scalar, dtype) for scalar in (learning_rate, *self._powers))
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=first,
+            beta2_power=second,
+            lr=rate,
+            beta1=tf.constant(self.beta_1, dtype),
+            beta2=tf.constant(self.beta_2, dtype),
+            epsilon=tf.constant(self.epsilon, dtype),
+            grad=tf.cast(gradient, dtype),
+        )
+
+
+class Momentum(keras.optimizers.SGD):  # type: ignore[misc]
+    """Stochastic gradient descent, whose momentum is a variable."""
+
+    def __init__(self, momentum: Any) -> None:
+        super().__init__(momentum=0.9)  # not 0, for which Keras keeps no velocities
+        self.momentum = momentum
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Move one variable."""
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=self.momentums[self._get_variable_index(variable)].value.handle,
+            lr=tf.cast(learning_rate, variable.dtype),
+            grad=tf.cast(gradient, variable.dtype),
+            momentum=tf.cast(self.momentum.value, variable.dtype),
+        )

@@ -1,0 +1,43 @@
+"""All tables of components, each by the setting that names one of its rows."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+from search.component import Component
+from search.heads import HEADS, Head
+from search.losses import LOSSES, Loss
+from search.optimizers import OPTIMIZERS, Optimizer
+from search.samplers import SAMPLERS
+from search.schedules import SCHEDULES, Schedule
+from search.setting import Values
+from search.stopping import RULES
+
+Tables = Mapping[str, Mapping[str, Component]]
+
+TABLES: Tables = {
+    "sampler": SAMPLERS,
+    "stopping": RULES,
+    "head": HEADS,
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
+
+
+OWN = ("head", "loss", "optimizer", "schedule")  # those that a trial is put together from; a space may have its own
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The components that a trial is put together from."""
+
+    head: Head
+    loss: Loss
+    optimizer: Optimizer
+    schedule: Schedule
+
+    def built(self, values: Values) -> Hashable:
+        """What of them forces a new trace, of a trial with these parameters."""
+        shape = [values[name] for name in sorted(self.head.parameters)]
+        names = [values[kind] for kind in ("head", "loss", "optimizer")]
+        return (*names, *shape, self.head.source, self.loss.source, self.optimizer.source)
