@@ -245,7 +245,7 @@ def conclusion(
     if metrics:
         lines.append(tested(metrics))
         lines += [told] if (told := unfinished(rows[0])) else []
-        lines.append(f"model: {_at(record, record.best / 'model.keras')}")
+        lines.append(f"model: {_at(record, record.best / 'model.keras')}{needs(metrics)}")
     lines += [
         f"record: {record.home}",
         f"compare the trials: tensorboard --logdir {shlex.quote(_at(record, record.tensorboard))}",
@@ -274,6 +274,12 @@ def _objective(metrics: Mapping[str, Any]) -> str:
     if name in (*FOLLOWED, "val_balanced_accuracy") or value is None:
         return ""
     return f", {METRICS[name].words.replace('validation', 'test')} {value:.4f}"
+
+
+def needs(metrics: Mapping[str, Any]) -> str:
+    """What plain Keras must be given to load the model, in a few words; empty where it needs nothing."""
+    classes = ", ".join(metrics.get("custom_objects", ()))
+    return f"; to load it, give keras.models.load_model your own {classes} as custom_objects" if classes else ""
 
 
 def unfinished(best: Row) -> str:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from search import charts, findings, worth
-from search.console import alone, averaged, described, missed, model, unfinished
+from search.console import alone, averaged, described, missed, model, needs, unfinished
 from search.findings import Findings
 from search.metrics import METRICS, leading
 from search.ranking import Confirmed, confirmed
@@ -231,7 +231,7 @@ def _costs(found: Findings) -> list[str]:
         size, latency = tested.get("model_bytes"), tested.get("latency_ms")
         if size and latency:
             text += f" The exported model has {size / 2**20:.1f} MiB and takes {latency:.1f} ms for one image"
-            text += f" ({tested['latency_on']})."
+            text += f" ({tested['latency_on']}){needs(tested)}."
     return chart(charts.costs(found), text)
 
 

@@ -36,8 +36,10 @@ class Parts:
     optimizer: Optimizer
     schedule: Schedule
 
+    def shape(self, values: Values) -> Hashable:
+        """What of them the trained network depends on, of a trial with these parameters: those of one shape may mix."""
+        return (values["head"], self.head.source, *(values[name] for name in sorted(self.head.parameters)))
+
     def built(self, values: Values) -> Hashable:
-        """What of them forces a new trace, of a trial with these parameters."""
-        shape = [values[name] for name in sorted(self.head.parameters)]
-        names = [values[kind] for kind in ("head", "loss", "optimizer")]
-        return (*names, *shape, self.head.source, self.loss.source, self.optimizer.source)
+        """What of them forces a new trace."""
+        return (self.shape(values), values["loss"], self.loss.source, values["optimizer"], self.optimizer.source)

@@ -7,7 +7,7 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,11 @@ class Configuration:
     tensorboard: Path
     rungs: tuple[int, ...] = ()
     deadline: float = math.inf
+
+    @property
+    def shape(self) -> Hashable:
+        """Of the network: the weights of two trials with the same one can change places."""
+        return self.parts.shape(self.parameters)
 
     @property
     def source(self) -> Source:
@@ -146,12 +151,14 @@ class Exported:
         model: as plain Keras loads it.
         answering: the same, giving more; see `evidence.answering`.
         tested: what it says of the test images.
+        shape: of the network, see `Configuration.shape`.
     """
 
     figures: dict[str, Any]
     model: "keras.Model"
     answering: "keras.Model"
     tested: "Answers"
+    shape: Hashable
 
 
 def export(
@@ -162,7 +169,8 @@ def export(
     Args:
         epoch: the trial's best one, whose weights are meant.
         others: trials with their best epochs whose weights are averaged with the winner's where that makes the
-            objective better; the better ones first. One whose weights are not there is left out.
+            objective better; the better ones first. One whose weights are not there, or which has another head, is
+            left out.
 
     Raises:
         CheckpointError: the weights are gone, damaged, or not those of the best epoch.
@@ -198,7 +206,7 @@ def export(
         **({"custom_objects": sorted(custom)} if custom else {}),
         **about,
     }
-    return Exported(figures, model, answering, tested)
+    return Exported(figures, model, answering, tested, configuration.shape)
 
 
 def _of_keras(layer: Any) -> bool:
@@ -235,6 +243,8 @@ def _mixed(
 
     def candidates() -> Iterator[tuple[str, list[Any]]]:
         for other, epoch in others:
+            if other.shape != configuration.shape:
+                continue
             with contextlib.suppress(CheckpointError):
                 yield other.trial, _best(other, epoch)[1].get_weights()
 
@@ -261,19 +271,24 @@ def show(configuration: Configuration, epoch: int, exported: Exported) -> None:
 
     Args:
         epoch: as of `export`.
-        exported: the winner; its model gets this trial's weights.
+        exported: the winner; its model gets this trial's weights, unless this one has another head.
 
     Raises:
         CheckpointError: as of `export`.
     """
+    import keras
+
     from search import evidence
 
     network, whole = _best(configuration, epoch)
-    exported.model.set_weights(whole.get_weights())
+    same = configuration.shape == exported.shape  # then the functions are traced already
+    alone = exported.model if same else keras.models.clone_model(whole)
+    alone.set_weights(whole.get_weights())
+    answering = exported.answering if same else evidence.answering(alone)
     place, run = configuration.place, configuration.tensorboard / "best"
     labels, read = place.labels["val"][: evidence.PROJECTED], features.images(place, "val", 0)
-    shown = evidence.answers(exported.answering, read, labels, configuration.parameters.whole("batch_size"))
-    evidence.write(place, exported.model, network, shown, run)
+    shown = evidence.answers(answering, read, labels, configuration.parameters.whole("batch_size"))
+    evidence.write(place, alone, network, shown, run)
 
 
 def _best(configuration: Configuration, epoch: int) -> "tuple[Network, keras.Model]":

@@ -351,9 +351,7 @@ def trained(configuration: trial.Configuration) -> list[dict[str, Any]]:
     return reports
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "component"), [each for each in EVERY if each.values[0] in OWN and each.values[0] != "schedule"]
-)
+@pytest.mark.parametrize(("kind", "name", "component"), [each for each in EVERY if each.values[0] in OWN])
 def test_a_trial_is_trained_by_it_and_its_model_stands_alone(
     small: tuple[Source, Place], tmp_path: Path, kind: str, name: str, component: Any
 ) -> None:
@@ -362,12 +360,15 @@ def test_a_trial_is_trained_by_it_and_its_model_stands_alone(
     space = Space({}, Budget(1, 3), own=own)
     configuration = configured(small, tmp_path, space, **{kind: name}, unfreeze_depth=1, learning_rate=1e-3)
     reports = trained(configuration)
+
+    assert [report["epoch"] for report in reports] == [1, 2, 3]
+    assert all(math.isfinite(report["last_val_loss"]) for report in reports)
+    if kind != "head":  # the others leave nothing in the model
+        return
     exported = trial.export(configuration, tmp_path, reports[-1]["best_epoch"])
     trial.show_tested(configuration, exported, tmp_path)
     loaded = keras.models.load_model(tmp_path / "model.keras")
 
-    assert [report["epoch"] for report in reports] == [1, 2, 3]
-    assert all(math.isfinite(report["last_val_loss"]) for report in reports)
     assert "custom_objects" not in exported.figures
     assert loaded.output_shape == (None, len(small[1].dataset.classes))
     assert json.loads((tmp_path / "mistakes.json").read_text("utf-8")) is not None
@@ -465,6 +466,7 @@ def test_a_space_has_components_of_its_own(own: Path) -> None:
     assert "bottleneck" not in SETTINGS["head"].choices
 
 
+@pytest.mark.slow
 def test_a_component_of_a_space_travels_to_a_process_that_has_no_such_file(own: Path) -> None:
     """No node of a cluster but the first could run a trial."""
     space = load(str(own))
@@ -554,6 +556,26 @@ def test_a_model_with_a_layer_of_the_users_says_what_it_needs(small: tuple[Sourc
     with pytest.raises((TypeError, ValueError)):
         keras.models.load_model(tmp_path / "model.keras")
     keras.models.load_model(tmp_path / "model.keras", custom_objects={"Doubled": Doubled})
+
+
+def test_trials_with_other_heads_are_shown_beside_the_winner_and_not_mixed_with_it(
+    small: tuple[Source, Place], tmp_path: Path
+) -> None:
+    """Weights that do not fit would be averaged, or the second best trial have no pictures."""
+    found = []
+    for head in ("linear", "hidden"):
+        (folder := tmp_path / head).mkdir()
+        configuration = configured(small, folder, Space({}, Budget(1, 3)), head=head, head_width=4)
+        found.append((configuration, trained(configuration)[-1]["best_epoch"]))
+    (winner, epoch), (other, other_epoch) = found
+    exported = trial.export(winner, tmp_path, epoch, [(other, other_epoch)])
+    trial.show(winner, epoch, exported)
+    trial.show(other, other_epoch, exported)
+
+    assert "soup" not in exported.figures
+    assert winner.shape != other.shape
+    pictured = [len((one.tensorboard / "best" / "features.tsv").read_text().split("\n")[0].split()) for one, _ in found]
+    assert pictured == [8, 4], "what the output layer gets"
 
 
 @pytest.mark.slow
