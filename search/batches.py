@@ -119,6 +119,7 @@ class Fitted(keras.Model):  # type: ignore[misc]
 
     train: Split
     val: Split
+    mixup: Any = None  # the layer that mixes features, where any does
     _validated: Any = None  # the rows of the step that is being traced
     _cross_entropy = keras.losses.SparseCategoricalCrossentropy()
 
@@ -139,6 +140,10 @@ class Fitted(keras.Model):  # type: ignore[misc]
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         """In training the trial's loss; in validation the cross-entropy, so that trials compare whatever theirs is."""
+        if training and self.mixup:
+            share, weight = self.mixup.share, sample_weight
+            own = super().compute_loss(x, y, y_pred, weight, training)
+            return share * own + (1 - share) * super().compute_loss(x, y[::-1], y_pred, weight[::-1], training)
         if training:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         return self._cross_entropy(y, y_pred)

@@ -59,6 +59,31 @@ class Dropout(keras.layers.Layer):  # type: ignore[misc]
         return keras.ops.where(kept, x / (1.0 - keras.ops.cast(self.rate, x.dtype)), keras.ops.zeros_like(x))
 
 
+class Mixup(keras.layers.Layer):  # type: ignore[misc]
+    """Mixes each image's features with those of another one of its batch, in training, by one share for the batch.
+
+    Mixup (Zhang et al. 2018, https://arxiv.org/abs/1710.09412), at the trial's cut as in manifold mixup (Verma et al.
+    2019, https://arxiv.org/abs/1806.05236), so that features that are kept are mixed as those that are not.
+
+    Attributes:
+        share: of an image's own features, of the step that is being traced.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="mixup")
+        self.alpha = self.add_weight(shape=(), initializer="ones", trainable=False, autocast=False, name="alpha")
+        self.numbers = keras.random.SeedGenerator(0)
+        self.share: Any = None
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """(batch, …) → the same."""
+        if not training:
+            return x
+        self.share = keras.random.beta((), self.alpha, self.alpha, seed=self.numbers)
+        share = keras.ops.cast(self.share, x.dtype)
+        return share * x + (1 - share) * keras.ops.flip(x, 0)
+
+
 @dataclass(frozen=True)
 class Network:
     """A compiled network and the part of it that is trained.
@@ -72,6 +97,7 @@ class Network:
         head: the last layer.
         fresh: the optimizer's variables before the first step; `None` stands for zeros.
         variables: of the parameters of loss and optimizer, by name.
+        mixup: the layer that mixes what the suffix gets, where any does.
     """
 
     fitted: Fitted
@@ -81,6 +107,7 @@ class Network:
     head: keras.layers.Dense
     fresh: tuple[Array | None, ...]
     variables: Mapping[str, keras.Variable] = field(default_factory=dict)
+    mixup: Mixup | None = None
 
     @property
     def optimizer(self) -> Any:
@@ -95,7 +122,8 @@ class Network:
     @property
     def state(self) -> list[Any]:
         """Every variable that training changes, in an order that all processes agree on."""
-        return [*self.suffix.variables, *self.fitted.optimizer.variables]
+        mixing = [self.mixup.numbers.state] if self.mixup else []
+        return [*self.suffix.variables, *self.fitted.optimizer.variables, *mixing]
 
 
 def build(
@@ -117,12 +145,25 @@ def build(
     head = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")
     suffix = keras.Model(features, head(through(hidden, dropout(pooled))), name="suffix")
     given = keras.Input(start.shape, dtype=start.dtype, name="start")
-    fitted = Fitted(given, suffix(_frozen(backbone, given, start.cut, cut)), name="network")
+    mixup = Mixup() if values["mixup"] else None
+    frozen = _frozen(backbone, given, start.cut, cut)
+    fitted = Fitted(given, suffix(mixup(frozen) if mixup else frozen), name="network")
     fitted.train, fitted.val = splits
+    fitted.mixup = mixup
     thaw(fitted, suffix)
     variables = {**_variables(parts.loss), **_variables(parts.optimizer)}
-    fresh = _compile(fitted, parts, variables)
-    return Network(fitted, suffix, dropout, hidden, head, fresh, variables)
+    levels = [] if values["layer_decay"] == 1 else _levels(backbone, fitted)
+    fresh = _compile(fitted, parts, variables, levels)
+    return Network(fitted, suffix, dropout, hidden, head, fresh, variables, mixup)
+
+
+def _levels(backbone: Backbone, fitted: Fitted) -> list[int]:
+    """How many blocks each trained variable lies below the head; 0 for the head's own."""
+    known: dict[int, int] = {}
+    for level, block in enumerate(reversed(backbone.blocks), 1):
+        layers = map(backbone.network.get_layer, block.layers)
+        known |= {id(variable): level for layer in layers for variable in layer.variables}
+    return [known.get(id(variable), 0) for variable in fitted.trainable_variables]
 
 
 def through(layers: Sequence[keras.layers.Layer], values: Any) -> Any:
@@ -145,8 +186,10 @@ def thaw(fitted: Fitted, suffix: keras.Model) -> None:
     suffix.trainable = True
 
 
-def _compile(fitted: Fitted, parts: Parts, variables: Mapping[str, Any]) -> tuple[Array | None, ...]:
-    optimizer = scheduled(parts.optimizer.build(variables))
+def _compile(
+    fitted: Fitted, parts: Parts, variables: Mapping[str, Any], levels: Sequence[int]
+) -> tuple[Array | None, ...]:
+    optimizer = scheduled(parts.optimizer.build(variables), levels)
     spread = {"jit_compile": False, "steps_per_execution": STEPS_PER_EXECUTION}
     fitted.compile(optimizer=optimizer, loss=parts.loss.build(variables), metrics=["accuracy"], **spread)
     fitted.optimizer.build(fitted.trainable_variables)
@@ -204,6 +247,10 @@ def reset(
     steps = math.ceil(counts.sum() / values.whole("batch_size"))
     network.optimizer.learning_rate = values.number("learning_rate")
     network.optimizer.decay.assign(values.number("weight_decay"))
+    network.optimizer.layer_decay.assign(values.number("layer_decay"))
+    if network.mixup:
+        network.mixup.alpha.assign(values.number("mixup"))
+        network.mixup.numbers.state.assign([seed, 0])
     network.optimizer.follow(factors(parts.schedule, values, steps, epochs))
     network.fitted.train.weigh(class_weights(counts, values.number("class_weight_exponent")))
 

@@ -3,6 +3,7 @@
 One operation of TensorFlow moves a variable, where Keras has up to twenty. The arithmetic is Keras's.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -17,13 +18,17 @@ class Scheduled:
 
     Attributes:
         decay: the weight decay before the schedule, a variable.
+        layer_decay: what the rate of each level is multiplied by, to that of the level before it, a variable.
+        levels: of each variable that is trained; empty: all have the rate itself.
     """
 
     learning_rate: Any
     iterations: Any
     decay: Any
+    layer_decay: Any
+    levels: Sequence[int]
     _factors: Any
-    _rate: Any
+    _rates: list[Any]
 
     def follow(self, factors: Array) -> None:
         """Take a schedule, (steps, 2); the last step's is that of all further ones."""
@@ -39,20 +44,28 @@ class Scheduled:
         """Move all variables."""
         step = tf.minimum(tf.cast(self.iterations.value, "int32"), tf.shape(self._factors)[0] - 1)
         rate, decay = tf.unstack(tf.gather(self._factors, step))
-        self._rate = self.learning_rate * rate
+        self._rates = [self.learning_rate * rate]
+        for _ in range(max(self.levels, default=0)):
+            self._rates.append(self._rates[-1] * self.layer_decay)
         self.weight_decay = self.decay * decay
         super().apply(grads, trainable_variables)  # type: ignore[misc]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ARG002
-        """Move one variable, by the rate of the step."""
-        super().update_step(gradient, variable, self._rate)  # type: ignore[misc]
+        """Move one variable, by the rate of the step and of its level."""
+        level = self.levels[self._get_variable_index(variable)] if self.levels else 0  # type: ignore[attr-defined]
+        super().update_step(gradient, variable, self._rates[level])  # type: ignore[misc]
 
 
-def scheduled(optimizer: Any) -> Any:
-    """The same Keras optimizer, which follows a schedule from now on; not built yet."""
+def scheduled(optimizer: Any, levels: Sequence[int] = ()) -> Any:
+    """The same Keras optimizer, which follows a schedule from now on; not built yet.
+
+    Args:
+        levels: of each variable that it will train, from 0.
+    """
     kind = type(optimizer)
     optimizer.__class__ = type(kind.__name__, (Scheduled, kind), {})
     optimizer._factors = tf.Variable(np.ones((1, 2), "float32"), shape=(None, 2), trainable=False)
+    optimizer.levels, optimizer.layer_decay = levels, keras.Variable(1.0, trainable=False, name="layer_decay")
     optimizer.decay = keras.Variable(0.0, trainable=False, name="weight_decay")
     optimizer.weight_decay = 0.0
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])

@@ -47,6 +47,21 @@ GENERAL: Mapping[str, Setting] = {
     ),
     "weight_decay": Setting("decoupled, per step and unit of rate; kernels only", 0.0, low=0, high=1, searchable=True),
     "dropout": Setting("share of features dropped before the head", 0.0, low=0, high=0.95, searchable=True),
+    "layer_decay": Setting(
+        "what the rate is multiplied by for each block further down, from the head",
+        1.0,
+        low=0,
+        high=1,
+        above=True,
+        searchable=True,
+    ),
+    "mixup": Setting(
+        "parameter of the beta distribution by whose shares features of two images are mixed; 0: none",
+        0.0,
+        low=0,
+        high=10,
+        searchable=True,
+    ),
     "class_weight_exponent": Setting(
         "how much more images of rare classes count: this power of their rareness; 1: all classes count the same",
         0.0,

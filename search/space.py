@@ -363,7 +363,7 @@ class Space:
         return {
             "name": self.name,
             "search": {name: str(distribution) for name, distribution in self.search.items()},
-            "when": {name: list(condition) for name, condition in self.when.items()},
+            "when": {name: [parent, _plain(values)] for name, (parent, values) in self.when.items()},
             **({"own": self.source} if self.own else {}),
             "start": [dict(point) for point in self.start],
             "objective": self.objective.metric,
@@ -374,6 +374,11 @@ class Space:
     def source(self) -> str:
         """The text of the file that declares components of the space's own; empty where there are none."""
         return next((one.source for table in self.own.values() for one in table.values()), "")
+
+
+def _plain(values: Value | Sequence[Value]) -> Value | list[Value]:
+    """One value, or several, as JSON has them."""
+    return list(values) if isinstance(values, tuple | list) else values  # type: ignore[return-value]
 
 
 def load(name_or_file: str) -> Space:

@@ -42,4 +42,5 @@ class Parts:
 
     def built(self, values: Values) -> Hashable:
         """What of them forces a new trace."""
-        return (self.shape(values), values["loss"], self.loss.source, values["optimizer"], self.optimizer.source)
+        kinds = values["loss"], self.loss.source, values["optimizer"], self.optimizer.source
+        return (self.shape(values), *kinds, values["layer_decay"] != 1, values["mixup"] != 0)

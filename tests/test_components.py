@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ray import cloudpickle
 from searches import run
 
-from search import backbones, features, model, schedules, trial, warm, worker
+from search import backbones, batches, features, model, schedules, trial, warm, worker
 from search.backbones import Source
 from search.component import Component
 from search.data import silent
@@ -427,6 +427,59 @@ def test_the_weights_of_classes_reach_the_loss(
         curves.append([report["last_val_loss"] for report in trained(replace(configuration, head_start=False))])
 
     assert curves[0][-1] < curves[1][-1], "one class alone was learned"
+
+
+def test_blocks_further_down_move_less(small: tuple[Source, Place], tmp_path: Path) -> None:
+    """Layer-wise decay would be a word, or turn the network upside down."""
+    space, moved = Space({}, Budget(1, 3)), {}
+    for decay in (1.0, 0.1):
+        configuration = configured(small, tmp_path, space, unfreeze_depth=2, layer_decay=decay, optimizer="sgd")
+        network, start = trial._network(configuration, None)
+        before = [np.array(variable) for variable in network.fitted.trainable_variables]
+        labels = configuration.place.labels
+        batches.fit(network.fitted, batches.Feeder(start, labels, len(labels["train"]), 0), 0, 1, [])
+        after = network.fitted.trainable_variables
+        moved[decay] = {one.path: np.abs(np.array(one) - was).max() for one, was in zip(after, before, strict=True)}
+    shares = {path: moved[0.1][path] / moved[1.0][path] for path in moved[1.0]}
+
+    assert shares["probabilities/kernel"] == pytest.approx(1, rel=1e-3)
+    kernels = [share for path, share in shares.items() if path.endswith("kernel") and "probabilities" not in path]
+    assert len(kernels) == 2
+    assert kernels[0] < kernels[1] < 1
+    for share in kernels:
+        assert math.log10(share) == pytest.approx(round(math.log10(share)), abs=0.01)
+
+
+def test_features_of_two_images_are_mixed_and_so_are_their_losses(small: tuple[Source, Place], tmp_path: Path) -> None:
+    """Images would be mixed and answer for one class; or validation images be mixed as well."""
+    configuration = configured(small, tmp_path, Space({}, Budget(1, 3)), mixup=0.4)
+    network, _ = trial._network(configuration, None)
+    mixup: Any = network.mixup
+    x = np.arange(6.0, dtype="float32").reshape(3, 2)
+    mixed = np.asarray(mixup(x, training=True))
+    share = float(mixup.share)
+    labels, answers_ = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]], "float32")
+    tensors = [keras.ops.convert_to_tensor(one) for one in (labels, answers_, np.ones(3, "float32"))]
+    loss = float(network.fitted.compute_loss(None, *tensors, training=True))
+    own = -np.log(answers_[np.arange(3), labels])
+    other = -np.log(answers_[np.arange(3), labels[::-1]])
+
+    np.testing.assert_allclose(mixed, share * x + (1 - share) * x[::-1], rtol=1e-6)
+    np.testing.assert_array_equal(mixup(x, training=False), x)
+    assert loss == pytest.approx((share * own + (1 - share) * other).mean(), rel=1e-5)
+    assert any(one is mixup.numbers.state for one in network.state), "a trial that goes on would mix otherwise"
+
+
+def test_a_mixed_trial_is_another_one(small: tuple[Source, Place], tmp_path: Path) -> None:
+    """The setting would change nothing; or with 0 everything."""
+    curves = []
+    for number, share in enumerate((0.0, 1.0, 1.0)):
+        (folder := tmp_path / str(number)).mkdir()
+        configuration = configured(small, folder, Space({}, Budget(1, 3)), unfreeze_depth=1, mixup=share)
+        curves.append([report["last_val_loss"] for report in trained(configuration)])
+
+    assert curves[1] == pytest.approx(curves[2], rel=1e-6)
+    assert curves[0] != pytest.approx(curves[1], rel=1e-3)
 
 
 def test_tensorboard_shows_the_rate_that_was_taken(small: tuple[Source, Place], tmp_path: Path) -> None:

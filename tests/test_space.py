@@ -229,6 +229,50 @@ def test_conditions_hold() -> None:
     assert {configuration["optimizer"] for configuration, _ in found} == {"adam", "sgd"}
 
 
+NESTED = Space(
+    search={
+        "focal_gamma": Choice([1.0, 2.0]),
+        "momentum": Choice([0.8, 0.9]),
+        "loss": Choice(["cross_entropy", "focal"]),
+        "optimizer": Choice(["adam", "lion", "rmsprop", "sgd"]),
+    },
+    budget=BUDGET,
+    when={"loss": ("optimizer", ("adam", "sgd")), "momentum": ("optimizer", "sgd"), "focal_gamma": ("loss", ["focal"])},
+)
+
+
+def test_conditions_of_several_values_and_levels() -> None:
+    """A parameter would be there without its parent, or lack where one of several values holds."""
+    assert NESTED.faults() == []
+    # adam: cross-entropy, or focal with 2 gammas; lion, rmsprop; sgd: the same as adam, each with 2 momenta
+    assert NESTED.size == 3 + 1 + 1 + 3 * 2
+    found = [configuration for configuration, _ in suggestions(NESTED, 200)]
+    for configuration in found:
+        assert ("loss" in configuration) == (configuration["optimizer"] in ("adam", "sgd"))
+        assert ("momentum" in configuration) == (configuration["optimizer"] == "sgd")
+        assert ("focal_gamma" in configuration) == (configuration.get("loss") == "focal")
+    assert len({tuple(sorted(configuration.items())) for configuration in found}) == NESTED.size
+    assert json.loads(json.dumps(NESTED.declaration())) == NESTED.declaration()
+
+
+@pytest.mark.parametrize(
+    ("when", "fault"),
+    [
+        ({"loss": ("optimizer", ["adam", "lamb", "ftrl"])}, ["'lamb'", "'ftrl'"]),
+        (
+            {"loss": ("optimizer", "adam"), "optimizer": ("loss", "focal")},
+            ["'loss' would exist under a condition", "'optimizer' would exist under a condition"],
+        ),
+    ],
+)
+def test_every_fault_of_a_condition_is_named(when: Any, fault: list[str]) -> None:
+    """A circle of conditions would leave all of its parameters out of every trial."""
+    found = replace(NESTED, when=when).faults()
+
+    assert len(found) == len(fault)
+    assert all(part in one for part, one in zip(fault, found, strict=True))
+
+
 def test_conditions_hold_whatever_the_order() -> None:
     """A condition is decided before its parent has a value."""
     backwards = replace(GOOD, search=dict(reversed(GOOD.search.items()))).resolve(6)
