@@ -61,7 +61,8 @@ def measure(kind: str, sampler: str, trials: int, slots: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         given = ["--storage", folder, "--name", "none", "--trials", str(trials), "--epochs", "1"]
         asked = request.check(run.parser().parse_args(given))
-        asked = replace(asked, space=asked.space.resolve(7), cpus_per_trial=1)
+        one = replace(asked.resources, cpus_per_trial=1)
+        asked = replace(asked, space=asked.space.resolve(7), resources=one)
         record = Record(asked.folder)
         record.folder.mkdir()
         record.create(status="running")

@@ -11,13 +11,13 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from search.errors import NodeError, RequestError, cause
-from search.request import Request
+from search.resources import Resources
 from search.signals import kept_away
 
 OWN = {
@@ -41,11 +41,11 @@ class Cluster:
     does.
 
     Args:
-        request: says which, and what the trials may use of this machine.
+        resources: which one, and what the trials may use of this machine.
     """
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
         self._renew()
 
     def __enter__(self) -> Self:
@@ -61,7 +61,7 @@ class Cluster:
             RequestError: there is no place for the files of an own one.
         """
         os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_USAGE_STATS_ENABLED="0")
-        if not self._request.address:
+        if not self._resources.address:
             self._folder = _folder()
             os.environ.update(OWN, **{TOKEN: secrets.token_hex(32)})
         elif _has_token():
@@ -81,8 +81,8 @@ class Cluster:
             RequestError: a cluster cannot be joined.
         """
         self._up.wait()
-        if self._fault and self._request.address:
-            raise RequestError([f"--address {self._request.address} cannot be joined: {cause(self._fault)}"])
+        if self._fault and self._resources.address:
+            raise RequestError([f"--address {self._resources.address} cannot be joined: {cause(self._fault)}"])
         if self._fault:
             raise self._fault
 
@@ -120,17 +120,17 @@ class Cluster:
 
         _read_token_anew()
         quiet = {"log_to_driver": False, "configure_logging": False}
-        if self._request.address:
-            ray.init(self._request.address, **quiet)
+        if self._resources.address:
+            ray.init(self._resources.address, **quiet)
             return
-        own = {"num_cpus": self._request.cpus, "num_gpus": self._request.gpus, "include_dashboard": False}
+        own = {"num_cpus": self._resources.cpus, "num_gpus": self._resources.gpus, "include_dashboard": False}
         with kept_away():
             ray.init("local", _temp_dir=str(self._folder / "r"), **own, **quiet)
 
     def _end(self) -> None:
         import ray
 
-        if self._request.address:
+        if self._resources.address:
             ray.shutdown()
             return
         _kill()
@@ -141,7 +141,7 @@ class Cluster:
 
     def _tidy(self) -> None:
         """Remove what an own Ray wrote, unless somebody has said where."""
-        if not self._request.address and str(self._folder.parent) != os.environ.get("RAY_TMPDIR"):
+        if not self._resources.address and str(self._folder.parent) != os.environ.get("RAY_TMPDIR"):
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -200,12 +200,12 @@ def _kill() -> None:
     psutil.wait_procs(below, timeout=SECONDS_TO_DIE)
 
 
-def slots(request: Request) -> int:
+def slots(resources: Resources) -> int:
     """How many trials the cluster has room for now."""
     import ray
 
     fit = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in unfit]
-    return sum(room(node["Resources"], request) for node in fit)
+    return sum(resources.room(node["Resources"]) for node in fit)
 
 
 def leave_out(error: NodeError, tell: Callable[[str], None]) -> None:
@@ -220,27 +220,17 @@ def elsewhere() -> dict[str, str]:
     return {"ray.io/node-id": f"!in({','.join(sorted(unfit))})"} if unfit else {}
 
 
-def room(resources: Mapping[str, float], request: Request) -> int:
-    """How many trials a node has room for; fractions are those of one GPU."""
-    cpus, gpus = request.cpus_per_trial, request.gpus_per_trial
-    places = int(resources.get("CPU", 0) / cpus)
-    if not gpus:
-        return places
-    there = resources.get("GPU", 0)
-    return min(places, int(there) * int(1 / gpus) if gpus < 1 else int(there / gpus))
-
-
 class Share:
     """How many trials a search may run now: as many as the cluster has room for, shared evenly with other searches.
 
     Searches on one cluster know of each other by Ray's key-value store, where each counts on as long as it lives.
 
     Args:
-        request: says how much a trial takes.
+        resources: how much a trial takes.
     """
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
         self._key = PREFIX + uuid.uuid4().bytes
         self._counted = 0
         self._seen: dict[bytes, tuple[bytes, float]] = {}
@@ -259,9 +249,9 @@ class Share:
     def __call__(self) -> int:
         """How many; the cluster is looked at now and then."""
         if time.monotonic() - self._looked_at >= SECONDS_BETWEEN_LOOKS:
-            there = slots(self._request)
-            even = math.ceil(there / self._searches()) if self._request.address else there
-            self._trials = max(1, min(self._request.max_concurrent or even, even))
+            there = slots(self._resources)
+            even = math.ceil(there / self._searches()) if self._resources.address else there
+            self._trials = max(1, min(self._resources.max_concurrent or even, even))
             self._looked_at = time.monotonic()
         return self._trials
 

@@ -17,7 +17,6 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search import machine, mirror
-from search.cluster import room
 from search.errors import NodeError, RequestError
 from search.mirror import Mirror
 from search.question import MARK, Question, digest, look, stored
@@ -44,10 +43,12 @@ def demand_ready(request: Request) -> Question:
         RequestError: names every fault of every node.
     """
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
-    asked = {node: about for node, about in nodes.items() if room(about["Resources"], request)}
+    asked = {node: about for node, about in nodes.items() if request.resources.room(about["Resources"])}
     if not asked:
         has = [f"{_name(node)} has {_resources(node['Resources'])}" for node in nodes.values()]
-        wanted = f"a trial wants {request.cpus_per_trial:g} CPUs and {request.gpus_per_trial:g} GPUs"
+        wanted = (
+            f"a trial wants {request.resources.cpus_per_trial:g} CPUs and {request.resources.gpus_per_trial:g} GPUs"
+        )
         raise RequestError([f"{wanted}, and no node has room for it: {'; '.join(has)}"])
     with _mark(request) as (mark, uri):
         question = _question(request, mark, uri)
@@ -131,7 +132,7 @@ def _seen(path: Path, uri: str) -> bool:
 
 
 def _question(request: Request, mark: Path, uri: str) -> Question:
-    settings, place = request.space.settings, request.features
+    settings, place = request.space.settings, request.workload.place
     images = sum(len(items) for items in place.dataset.items.values()) * 3 * request.image_size**2
     named = [name for name in (settings.text("backbone"), request.weights) if Path(name).is_file()]
     return Question(
@@ -144,8 +145,8 @@ def _question(request: Request, mark: Path, uri: str) -> Question:
         fingerprint=place.dataset.fingerprint,
         files={name: digest(Path(name)) for name in named},
         cache=request.cache,
-        bytes=images + sum(place.bytes(cut) for cut in request.cuts),
-        gpus=request.gpus_per_trial > 0,
+        bytes=images + sum(place.bytes(cut) for cut in request.workload.cuts),
+        gpus=request.resources.gpus_per_trial > 0,
         versions=machine.versions(),
     )
 

@@ -13,6 +13,7 @@ FILES = ("backbone", "weights")  # settings that may name a file
 STATES = 8  # two of them, each with weights, two slots of the optimizer and the best weights
 SPARE = 64 << 20
 FEW = 20
+TOLD = ("cpus", "gpus", "cpus_per_trial", "gpus_per_trial")  # of the resources
 
 
 def summary(request: Request) -> str:
@@ -20,17 +21,17 @@ def summary(request: Request) -> str:
     settings, budget = request.space.settings, request.space.budget
     confirming = f", and {request.space.confirming} that confirm the best" if request.space.confirming else ""
     longer = f", the best ones of at most {request.space.longest}" if request.space.longest > budget.epochs else ""
-    images = "/".join(str(len(items)) for items in request.images.items.values())
+    images = "/".join(str(len(items)) for items in request.workload.images.items.values())
     return (
         f"search {request.folder.name}: {budget.trials} trials of at most {budget.epochs} epochs{longer}{confirming}, "
         f"backbone {settings['backbone']} with weights {request.weights}, "
-        f"{images} images of {len(request.images.classes)} classes at {request.image_size} pixels"
+        f"{images} images of {len(request.workload.images.classes)} classes at {request.image_size} pixels"
     )
 
 
 def about_images(request: Request) -> list[str]:
     """What the user should know of the images, in lines: what is skipped, what else is special, how many of what."""
-    dataset = request.images
+    dataset = request.workload.images
     skipped = [f"skipped {path}: {reason}" for path, reason in dataset.skipped[:FEW]]
     if len(dataset.skipped) > FEW:
         skipped.append(f"skipped {len(dataset.skipped) - FEW} more; search.json names them all")
@@ -49,7 +50,7 @@ def trials(request: Request) -> int:
 
 def described(request: Request) -> dict[str, Any]:
     """The request as plain data, for `search.json`."""
-    dataset = request.images
+    dataset = request.workload.images
     settings = {**request.space.settings, "weights": request.weights, "image_size": request.image_size}
     return {
         "space": request.space.declaration(),
@@ -64,9 +65,9 @@ def described(request: Request) -> dict[str, Any]:
             "notes": list(dataset.notes),
         },
         "notes": list(request.notes),
-        "trained_parameters": {str(depth): count for depth, count in request.trained.items()},
-        "blocks": len(request.features.shapes),
-        "resources": {name: value for name, value in vars(request).items() if "cpus" in name or "gpus" in name},
+        "trained_parameters": {str(depth): count for depth, count in request.workload.trained.items()},
+        "blocks": len(request.workload.place.shapes),
+        "resources": {name: getattr(request.resources, name) for name in TOLD},
     }
 
 
@@ -76,8 +77,9 @@ def demand_room(request: Request, trials: int) -> None:
     Raises:
         RequestError: it has not.
     """
-    running = request.max_concurrent or max(1, int(request.cpus / request.cpus_per_trial))
-    sizes = [4 * count for count in request.trained.values()]
+    resources = request.resources
+    running = resources.max_concurrent or max(1, int(resources.cpus / resources.cpus_per_trial))
+    sizes = [4 * count for count in request.workload.trained.values()]
     needed = statistics.mean(sizes) * trials + max(sizes) * STATES * min(running, trials) + SPARE
     there = next(path for path in (request.folder, *request.folder.parents) if path.exists())
     free = shutil.disk_usage(there).free

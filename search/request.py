@@ -10,27 +10,28 @@ import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import platformdirs
 
-from search import backbones, cache, data, features, machine, mirror, space
+from search import backbones, cache, data, features, machine, mirror, resources, space
 from search.backbones import Source
 from search.errors import RequestError
 from search.features import Place
 from search.mirror import Mirror
+from search.options import Numbers
 from search.prepare import Preparation
 from search.question import Question
 from search.record import NAME, SEED, Record
+from search.resources import Resources
 from search.setting import Value, Values
 from search.settings import SETTINGS, read_assignments
 from search.stopping.finish import Finish
 from search.stopping.rule import Rule
 from search.trial import Configuration
-
-Number = TypeVar("Number", int, float)
+from search.workload import Workload
 
 LOCATED = ("data", "backbone", "weights")
 
@@ -44,15 +45,9 @@ class Request:
         folder: of the search; it does not exist yet.
         weights: `imagenet`, `none`, `own` or a file.
         image_size: side in pixels; 0 until the backbone's own is known.
-        cpus: of this machine, for an own local Ray; likewise `gpus`.
-        cpus_per_trial: likewise `gpus_per_trial`; fractions allowed.
-        max_concurrent: trials at a time; `None`: as many as there is room for.
-        address: of a Ray cluster; `None`: an own local Ray.
+        resources: of the machines it may use.
         storage: where searches are kept, as it was given: a folder, or the URI of objects, which `folder` mirrors.
-        place: the images, and where their features lie.
-        cuts: where features are kept.
-        limit: bytes that all features of a node may take.
-        trained: unfreeze depth → how many parameters a trial trains.
+        known: what its trials work on; `None` until it is complete.
         notes: what the user should know of space and backbone.
         question: what nodes are asked that join the cluster later; `None` on an own local Ray.
     """
@@ -63,17 +58,9 @@ class Request:
     image_size: int
     cache: Path
     seed: int
-    cpus: int
-    gpus: int
-    cpus_per_trial: float
-    gpus_per_trial: float
-    max_concurrent: int | None
-    address: str | None
+    resources: Resources
     storage: str = ""
-    place: Place | None = None
-    cuts: tuple[int, ...] = ()
-    limit: int = 0
-    trained: Mapping[int, int] = field(default_factory=dict)
+    known: Workload | None = None
     notes: tuple[str, ...] = ()
     question: Question | None = None
 
@@ -83,16 +70,11 @@ class Request:
         return mirror.joined(self.storage, self.folder.name) if mirror.remote(self.storage) else ""
 
     @property
-    def features(self) -> Place:
-        """Where the features of a complete request lie."""
-        if self.place is None:
+    def workload(self) -> Workload:
+        """What the trials of a complete request work on."""
+        if self.known is None:
             raise ValueError("the request is not complete")
-        return self.place
-
-    @property
-    def images(self) -> data.Dataset:
-        """The dataset of a complete request."""
-        return self.features.dataset
+        return self.known
 
     @property
     def source(self) -> Source:
@@ -124,7 +106,7 @@ class Request:
             objective=self.space.objective,
             backbone=settings.text("backbone"),
             weights=self.weights,
-            place=self.features,
+            place=self.workload.place,
             head_start=settings["head_start"] == "probe",
             folder=record.checkpoints(number),
             tensorboard=record.run(number, chosen),
@@ -139,10 +121,10 @@ def check(options: argparse.Namespace) -> Request:
     Raises:
         RequestError: names every fault.
     """
-    numbers = _Numbers(options)
+    numbers = Numbers(options)
     faults = _not_text(options)
     asked = _space(options, numbers, faults)
-    resources = _resources(options, numbers, faults)
+    found = resources.read(options, numbers, faults)
     kept = cache_folder(options.cache)
     folder = _folder(options, kept, asked.name if asked else "search", faults)
     if fault := machine.unwritable(kept):
@@ -162,9 +144,8 @@ def check(options: argparse.Namespace) -> Request:
         image_size=int(asked.settings["image_size"] or 0),
         cache=kept,
         seed=seed,
-        address=options.address,
+        resources=found,
         storage=options.storage,
-        **resources,
     )
 
 
@@ -220,7 +201,7 @@ def complete(request: Request, found: data.Dataset, preparation: Preparation, pr
     )
     limit = cache.allowed(place.root, settings.number("cache_gib"))
     wanted = [blocks - depth for depth in space.depths] + [blocks] * (settings["head_start"] == "probe")
-    device = "gpu" if request.gpus_per_trial else "cpu"
+    device = "gpu" if request.resources.gpus_per_trial else "cpu"
     cuts = features.worthwhile(place, wanted, described["multiplications"], device, limit)
     head = (described["shapes"][-1][0] + 1) * len(dataset.classes)
     trained = {depth: head + sum(described["parameters"][blocks - depth :]) for depth in space.depths}
@@ -228,10 +209,7 @@ def complete(request: Request, found: data.Dataset, preparation: Preparation, pr
         request,
         space=replace(space, budget=budget),
         image_size=image_size,
-        place=place,
-        cuts=tuple(cuts),
-        limit=limit,
-        trained=trained,
+        known=Workload(place, tuple(cuts), limit, trained),
         notes=(*_space_notes(space), *_backbone_notes(described["left_off"])),
     )
 
@@ -278,44 +256,7 @@ def _is_text(name: str) -> bool:
     return True
 
 
-class _Numbers:
-    """Reads the options that are numbers, and collects what is wrong with them."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._options = options
-        self.faults: list[str] = []
-
-    def whole(self, option: str, low: int, high: float = math.inf) -> int | None:
-        """The whole number given, from `low` to `high`; `None` where nothing, or nothing good, is."""
-        text = getattr(self._options, option)
-        number = _read(int, text)
-        if text is None or (number is not None and low <= number <= high):
-            return number
-        self._fault(option, f"a whole number, {low} or more" + ("" if high == math.inf else f", at most {high}"), text)
-        return None
-
-    def amount(self, option: str, zero: bool = False) -> float | None:
-        """The positive number given; `None` where nothing, or nothing good, is."""
-        text = getattr(self._options, option)
-        number = _read(float, text)
-        if text is None or (number is not None and math.isfinite(number) and (number > 0 or (zero and number == 0))):
-            return number
-        self._fault(option, "a number, 0 or more" if zero else "a number above 0", text)
-        return None
-
-    def _fault(self, option: str, allowed: str, given: str) -> None:
-        self.faults.append(f"--{option.replace('_', '-')} must be {allowed}; got '{given}'")
-
-
-def _read(kind: type[Number], text: str | None) -> Number | None:
-    """The number a text stands for; `None` where it stands for none."""
-    try:
-        return None if text is None else kind(text)
-    except ValueError:
-        return None
-
-
-def _space(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) -> space.Space | None:
+def _space(options: argparse.Namespace, numbers: Numbers, faults: list[str]) -> space.Space | None:
     """The space with all that the options change in it; checks backbone, weights, data and sampler too."""
     changes: dict[str, Any] = {
         "trials": numbers.whole("trials", 1),
@@ -374,26 +315,6 @@ def _named_faults(settings: Values) -> list[str]:
     backbone, weights = settings.text("backbone"), settings["weights"]
     found = backbones.check(backbone, str(weights or backbones.default_weights(backbone)))
     return found + data.faults(settings.text("data"))
-
-
-def _resources(options: argparse.Namespace, numbers: _Numbers, faults: list[str]) -> dict[str, Any]:
-    """What a trial gets, and how many run at a time; by default one GPU, where there are any, and its share of CPUs."""
-    cpus, gpus = machine.cpus(), machine.gpus()
-    cpus_per_trial, gpus_per_trial = numbers.amount("cpus_per_trial"), numbers.amount("gpus_per_trial", zero=True)
-    if not options.address:
-        for kind, wanted, there in (("cpus", cpus_per_trial, cpus), ("gpus", gpus_per_trial, gpus)):
-            if wanted and wanted > there:
-                faults.append(f"--{kind}-per-trial {wanted:g}: this machine has {there}")
-    if gpus_per_trial is None:
-        gpus_per_trial = min(1, gpus)
-    share = int(cpus * gpus_per_trial / gpus) if gpus else 1
-    return {
-        "cpus": cpus,
-        "gpus": gpus,
-        "cpus_per_trial": cpus_per_trial or max(1, share),
-        "gpus_per_trial": gpus_per_trial,
-        "max_concurrent": numbers.whole("max_concurrent", 1),
-    }
 
 
 def _folder(options: argparse.Namespace, kept: Path, space_name: str, faults: list[str]) -> Path:

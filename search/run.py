@@ -89,13 +89,13 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
         if options.resume:
             stack.enter_context(Lock(asked.folder))
         preparation = stack.enter_context(Preparation(asked.source, asked.cache))
-        cluster = stack.enter_context(Cluster(asked))
+        cluster = stack.enter_context(Cluster(asked.resources))
         preparation.start()
         found = request.find(asked, Steps(shown))
         cluster.start()
         importing.start()
         asked = request.complete(asked, found, preparation, Steps(shown))
-        if asked.address:
+        if asked.resources.address:
             cluster.wait()
             asked = _demand_nodes(asked)
         about = plan.described(asked)

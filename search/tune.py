@@ -115,8 +115,8 @@ def _run_trials(
     while True:
         cluster.wait()
         begun.wait()
-        exporter = winner.Exporter(request, functools.partial(slots, request))
-        with Share(request) as share:
+        exporter = winner.Exporter(request, functools.partial(slots, request.resources))
+        with Share(request.resources) as share:
             recorder = _recorder(request, record, display, pause=pause, exporter=exporter, share=share)
             try:
                 _fit(request, record, recorder, pause)
@@ -187,7 +187,7 @@ def _following(
         scheduler=Scheduler(request.rule, record, searcher.too_many),
         ask_to_pause=pause.ask,
         trials_left=exporter.trials_left,
-        places=functools.partial(slots, request),
+        places=functools.partial(slots, request.resources),
     )
 
 
@@ -210,11 +210,11 @@ def _prepare(request: Request, preparation: Preparation, display: Display) -> th
     On a cluster, whoever needs features computes them.
     """
     begun = threading.Event()
-    probed = request.space.objective if request.space.probed else None
+    work, probed = request.workload, request.space.objective if request.space.probed else None
 
     def follow() -> None:
         try:
-            preparation.fill(request.features, request.cuts, request.limit, probed)
+            preparation.fill(work.place, work.cuts, work.limit, probed)
             begun.set()
             fault = preparation.wait(display.steps)
         except (RuntimeError, OSError, ValueError) as error:  # it died, or was ended with the search
@@ -225,7 +225,7 @@ def _prepare(request: Request, preparation: Preparation, display: Display) -> th
             with contextlib.suppress(ValueError):  # the search is over, and nobody listens
                 display.tell(f"the features are not kept: {fault}; every trial runs the frozen layers itself")
 
-    if request.address:
+    if request.resources.address:
         begun.set()
     else:
         threading.Thread(target=follow, daemon=True).start()
@@ -273,7 +273,7 @@ def _tuner(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(sys.maxsize)  # the searcher proposes no more than there is room for
     ActorManager._actor_task_failed = _died
     tune.tune._setup_signal_catching = threading.Event  # Tune would answer SIGUSR1 itself; the event is never set
-    places = Places([{"CPU": request.cpus_per_trial, "GPU": request.gpus_per_trial}])
+    places = Places([request.resources.bundle])
     deadline = time.time() + (math.inf if seconds is None else seconds)
     run = functools.partial(worker.run_trial, request=ray.put(request), deadline=deadline, pause=pause)
     return tune.Tuner(

@@ -33,17 +33,17 @@ class Exporter:
 
     def trials_left(self, count: int) -> None:
         """Get ready when no further trial is to start."""
-        if not self._process and not self._request.address and count <= self._slots():
+        if not self._process and not self._request.resources.address and count <= self._slots():
             self._start({"num_cpus": 0})
 
     def export(
         self, row: Row, mixed: Sequence[Row], others: Sequence[Row], tell: Callable[[str], None]
     ) -> tuple[dict[str, Any], dict[str, str]]:
         """Write the model of a trial; see `Export.export`. Where process or node will not do, another one tries it."""
-        left = self._request.space.max_failures
+        left, resources = self._request.space.max_failures, self._request.resources
         while True:
             if not self._process:
-                self._start({"num_cpus": self._request.cpus_per_trial, "num_gpus": self._request.gpus_per_trial})
+                self._start({"num_cpus": resources.cpus_per_trial, "num_gpus": resources.gpus_per_trial})
             try:
                 exported: tuple[dict[str, Any], dict[str, str]] = ray.get(
                     self._process.export.remote(row, mixed, others)
@@ -92,7 +92,7 @@ def export_best(
 
 def write_figures(request: Request, record: Record, winner: Row, tested: dict[str, Any]) -> dict[str, Any]:
     """Write the winner's figures, the split, and how images are read."""
-    dataset, confusion = request.images, tested["confusion_matrix"]
+    dataset, confusion = request.workload.images, tested["confusion_matrix"]
     metrics = {
         "trial": winner.trial,
         "parameters": dict(winner.parameters),

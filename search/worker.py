@@ -71,7 +71,7 @@ def run_trial(config: dict[str, Any], request: Any, deadline: float, pause: Paus
 def _train(config: dict[str, Any], asked: Request, deadline: float, pause: Pause) -> None:
     keep_others_out()
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "600"
-    with importing_keras(asked.cpus_per_trial):
+    with importing_keras(asked.resources.cpus_per_trial):
         from search import callbacks, warm
 
     if not (asked.uri or asked.folder.is_dir()):  # whatever writes there would make it anew
@@ -79,7 +79,7 @@ def _train(config: dict[str, Any], asked: Request, deadline: float, pause: Pause
     chosen = {name: value for name, value in config.items() if name != "trial"}
     configuration = asked.configuration(config["trial"], chosen, deadline)
     send = _fetched(asked, configuration)
-    if asked.address:
+    if asked.resources.address:
         _fill_on_node(asked)
     stopped = False
 
@@ -131,11 +131,12 @@ def _fill_on_node(request: Request) -> None:
     """Compute the features on a node of a cluster; once in a process, whatever comes of it."""
     from search import features, warm
 
-    if request.features.folder in _filled:
+    work = request.workload
+    if work.place.folder in _filled:
         return
-    _filled.add(request.features.folder)
+    _filled.add(work.place.folder)
     with contextlib.suppress(OSError):  # the trial then runs the frozen layers itself
-        features.fill(request.features, request.cuts, warm.backbone(request.source), request.limit, silent)
+        features.fill(work.place, work.cuts, warm.backbone(request.source), work.limit, silent)
 
 
 class Export:
@@ -146,9 +147,9 @@ class Export:
     """
 
     def __init__(self, request: Request) -> None:
-        self._request = request
+        self._request, resources = request, request.resources
         keep_others_out()
-        with importing_keras(request.cpus_per_trial if request.address else request.cpus):
+        with importing_keras(resources.cpus_per_trial if resources.address else resources.cpus):
             from search import warm
 
         warm.backbone(request.source)

@@ -11,23 +11,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from searches import in_the_middle, long_space, rows, running, wait_for
 
 from search.cluster import Cluster, slots
 from search.errors import RequestError
+from search.resources import Resources
 
 pytestmark = pytest.mark.slow
 
 LEFT_EARLY = """
 import sys, time
-from types import SimpleNamespace
 from search.cluster import Cluster
+from search.resources import Resources
 
-with Cluster(SimpleNamespace(address=None, cpus=1, gpus=0)) as cluster:
+with Cluster(Resources(cpus=1, gpus=0, cpus_per_trial=1, gpus_per_trial=0)) as cluster:
     cluster.start()
     time.sleep(float(sys.argv[1]))
 sys.exit(2)
@@ -48,10 +47,9 @@ def processes(root: Path) -> list[str]:
     return found
 
 
-def own(**changes: object) -> Any:
+def own(cpus_per_trial: float = 1, address: str | None = None) -> Resources:
     """What a request says of the cluster."""
-    request = {"address": None, "cpus": 3, "gpus": 0, "cpus_per_trial": 1, "gpus_per_trial": 0}
-    return SimpleNamespace(**(request | changes))
+    return Resources(cpus=3, gpus=0, cpus_per_trial=cpus_per_trial, gpus_per_trial=0, address=address)
 
 
 @pytest.fixture
@@ -115,15 +113,15 @@ def test_what_ray_says_is_raised_where_it_is_waited_for() -> None:
 
 SHARING = """
 import sys, time
-from types import SimpleNamespace
 import ray
 from search import cluster
 from search.cluster import Share
+from search.resources import Resources
 
 cluster.SILENT_AFTER_S = 5
 ray.init(sys.argv[1], log_to_driver=False, configure_logging=False)
-request = SimpleNamespace(address=sys.argv[1], cpus_per_trial=1, gpus_per_trial=0, max_concurrent=None)
-with Share(request) as share:
+asked = Resources(cpus=1, gpus=0, cpus_per_trial=1, gpus_per_trial=0, address=sys.argv[1])
+with Share(asked) as share:
     while True:
         print(share(), flush=True)
         time.sleep(0.2)

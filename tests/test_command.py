@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from search import cluster, machine, request, run
+from search import machine, request, run
 from search.backbones import Source
 from search.prepare import Preparation
 from search.settings import SETTINGS
@@ -462,8 +462,8 @@ def test_a_trial_gets_the_share_of_the_cpus_that_it_has_of_the_gpus(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setattr(machine, "cpus", lambda: 16)
     asked = request.check(run.parser().parse_args(options([f"--gpus-per-trial={number}" for number in given])))
-    at_a_time = cluster.room({"CPU": 16, "GPU": 2}, asked)
-    assert (asked.gpus_per_trial, asked.cpus_per_trial, at_a_time) == gets
+    at_a_time = asked.resources.room({"CPU": 16, "GPU": 2})
+    assert (asked.resources.gpus_per_trial, asked.resources.cpus_per_trial, at_a_time) == gets
 
 
 def test_faults_of_every_kind_at_once(tmp_path: Path, refused: Refused) -> None:

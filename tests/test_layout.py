@@ -24,9 +24,12 @@ ORDER = (
     "confirmation",
     "resume",
     "nodes",
-    "cluster",
     "plan",
     "request",
+    "cluster",
+    "resources",
+    "options",
+    "workload",
     "question",
     "prepare",
     "report",
@@ -226,6 +229,15 @@ def test_the_links_of_the_readme_lead_somewhere() -> None:
 
     assert found
     assert [link for link in found if not (ROOT / link.partition("#")[0]).exists()] == []
+
+
+def test_the_architecture_names_what_is_there() -> None:
+    """A newcomer would look for a module that is gone."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b([a-z_]+)\.py\b", text))
+
+    assert len(named) > 30
+    assert named <= set(ORDER)
 
 
 def test_the_readme_lists_the_modules_in_this_order() -> None:

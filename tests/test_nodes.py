@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from search import data
-from search.cluster import room
 from search.machine import versions
 from search.question import Question, differences, digest, look
+from search.resources import Resources
 
 
 @pytest.fixture
@@ -149,6 +148,6 @@ def test_another_version_names_both() -> None:
 )
 def test_room_for_trials_on_a_node(resources: Mapping[str, float], cpus: float, gpus: float, expected: int) -> None:
     """A trial waits for ever for a share of two GPUs, or of two machines."""
-    request: Any = SimpleNamespace(cpus_per_trial=cpus, gpus_per_trial=gpus)
+    asked = Resources(cpus=1, gpus=0, cpus_per_trial=cpus, gpus_per_trial=gpus)
 
-    assert room(resources, request) == expected
+    assert asked.room(resources) == expected

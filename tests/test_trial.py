@@ -27,8 +27,10 @@ from search.errors import CheckpointError, StorageError
 from search.features import Place
 from search.metrics import METRICS
 from search.request import Request
+from search.resources import Resources
 from search.settings import SETTINGS
 from search.space import Budget, Choice, Float, Int, Objective, Space
+from search.workload import Workload
 
 REPORTED = {
     *("epoch", "objective", "best_epoch", *METRICS, "last_val_accuracy", "last_val_loss"),
@@ -285,6 +287,7 @@ def whole(tiny: Tiny) -> Ran:
     return tiny.whole
 
 
+ONE = Resources(cpus=1, gpus=0, cpus_per_trial=1, gpus_per_trial=0)
 NEVER = SimpleNamespace(asked=lambda: False)
 HEAD = {"unfreeze_depth": 0, "optimizer": "sgd", "momentum": 0.5, "learning_rate": 1e-2}
 
@@ -513,9 +516,9 @@ def test_a_parameter_that_does_not_apply_has_its_default(trials: Trials, name: s
         fixed={"backbone": trials.small, "head_start": "random"},
         budget=Budget(trials=2, epochs=1),
     )
-    machine = {"cpus": 1, "gpus": 0, "cpus_per_trial": 1, "gpus_per_trial": 0, "max_concurrent": None, "address": None}
+    work = Workload(trials.place(trials.small), (), 0, {})
     place = trials.place(trials.small)
-    asked = Request(space, tmp_path, "own", place.image_size, place.cache, 0, place=place, **machine)
+    asked = Request(space, tmp_path, "own", place.image_size, place.cache, 0, ONE, known=work)
     configuration = asked.configuration("0000", {parent: value})
     configuration.folder.parent.mkdir()
     reports: list[dict[str, Any]] = []
@@ -800,10 +803,9 @@ def test_a_worker_goes_on_from_the_state_that_lies_there(
 
     request = SimpleNamespace(
         space=DEFAULTS,
-        address=None,
+        resources=ONE,
         question=None,
         uri="",
-        cpus_per_trial=1,
         folder=Path(),
         configuration=configuration,
     )
@@ -819,10 +821,9 @@ def test_a_worker_reports_what_went_wrong(worker: Any, trials: Trials, monkeypat
     configuration = trials.configuration("wrong", backbone=trials.small, **{**HEAD, "learning_rate": "high"})
     request = SimpleNamespace(
         space=DEFAULTS,
-        address=None,
+        resources=ONE,
         question=None,
         uri="",
-        cpus_per_trial=1,
         folder=configuration.folder.parent,
         configuration=lambda *chosen: configuration,  # noqa: ARG005
     )
@@ -844,10 +845,9 @@ def test_a_worker_does_not_blame_the_configuration_for_a_lost_storage(
     configuration = replace(configuration, folder=configuration.folder / "gone" / "0000")
     request = SimpleNamespace(
         space=DEFAULTS,
-        address=None,
+        resources=ONE,
         question=None,
         uri="",
-        cpus_per_trial=1,
         folder=configuration.folder.parent,
         configuration=lambda *chosen: configuration,  # noqa: ARG005
     )
@@ -863,10 +863,9 @@ def test_a_worker_lets_a_trial_end_before_it_ends_itself(
     configuration = trials.configuration("ray", backbone=trials.small, epochs=5, rungs=(2, 5), **HEAD)
     request = SimpleNamespace(
         space=DEFAULTS,
-        address=None,
+        resources=ONE,
         question=None,
         uri="",
-        cpus_per_trial=1,
         folder=Path(),
         configuration=lambda *chosen: configuration,  # noqa: ARG005
     )
