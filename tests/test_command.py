@@ -48,7 +48,7 @@ NUMBERS = {  # option: what it must be, and whether 0 is good
 NUMERIC_SETTINGS = [name for name, setting in SETTINGS.items() if isinstance(setting.default, int | float)]
 NAMES = "letters, digits, '.', '_' and '-' are allowed, and a letter or digit first"
 NEEDED = "a .keras file is needed, or the name of a network"
-SPACES = "finetune, linear_probe, smoke"
+SPACES = "finetune, imbalanced, linear_probe, smoke"
 Refused = Callable[..., list[str]]
 Finished = subprocess.CompletedProcess[str]
 
