@@ -358,7 +358,8 @@ def test_a_trial_is_trained_by_it_and_its_model_stands_alone(
     """It would fail in the first search that uses it, at the first epoch, the export or a restart."""
     own = {kind: {name: component}} if name == "documented" else {}
     space = Space({}, Budget(1, 3), own=own)
-    configuration = configured(small, tmp_path, space, **{kind: name}, unfreeze_depth=1, learning_rate=1e-3)
+    depth = int(kind == "head")
+    configuration = configured(small, tmp_path, space, **{kind: name}, unfreeze_depth=depth, learning_rate=1e-3)
     reports = trained(configuration)
 
     assert [report["epoch"] for report in reports] == [1, 2, 3]
