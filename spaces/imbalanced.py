@@ -2,7 +2,9 @@
 
 Run       python -m search.run --space imbalanced --data photos/ --backbone MobileNetV2
 Cost      24 trials of at most 16 epochs; after 4 and 12 those stop that are behind, also in where their loss is heading
-Expect    not measured yet
+Expect    on 1,624 emoji of 55 kinds, of which the largest has 259 and the smallest 12 (emoji-datasource-google, tiny,
+          seeds 0 to 2): test macro F1 0.397, 0.411, 0.310, and without weights and losses to choose from 0.359, 0.336,
+          0.345; the best weighed classes by an exponent of 0.3 to 0.4, with label smoothing; two minutes on two cores
 Compare   class_weight_exponent: 0 leaves classes as frequent as they are, 1 has all count the same; the objective is
           macro F1, to which a rare class counts as much as a frequent one
 """
