@@ -16,7 +16,7 @@ from typing import Any
 
 import platformdirs
 
-from search import backbones, cache, data, features, machine, mirror, resources, space
+from search import backbones, cache, data, features, machine, mirror, resources, space, spacefile
 from search.backbones import Source
 from search.errors import RequestError
 from search.features import Place
@@ -267,7 +267,7 @@ def _space(options: argparse.Namespace, numbers: Numbers, faults: list[str]) -> 
     faults += [f"--{fault}" for name, value in given.items() if (fault := SETTINGS[name].fault(name, value))]
     loading: list[str] = []
     try:
-        asked = space.load(options.space)
+        asked = spacefile.load(options.space)
     except RequestError as error:
         loading.append(str(error).replace("\n", "\n  "))
         asked = None
@@ -295,9 +295,9 @@ def _space(options: argparse.Namespace, numbers: Numbers, faults: list[str]) -> 
 def _rule_faults(asked: space.Space, name: Value) -> list[str]:
     """That the budget leaves the stopping rule that was asked for by name nothing to decide, or the best no epochs."""
     budget = asked.budget
-    if found := asked.finish_faults():
+    if found := spacefile.finish_faults(asked):
         return found
-    if name == "none" or asked.faults() or asked.stopping.build(budget, asked.objective).rungs:
+    if name == "none" or spacefile.faults(asked) or asked.stopping.build(budget, asked.objective).rungs:
         return []
     return [
         f"stopping {name} would never decide: its first rung comes no earlier than the last epoch, {budget.epochs}; "

@@ -32,7 +32,8 @@ from search.scheduled import scheduled
 from search.schedules import SCHEDULES, Schedule
 from search.setting import Setting, Values
 from search.settings import NAMING, SETTINGS
-from search.space import Budget, Float, Head, Int, Optimizer, Space, load
+from search.space import Budget, Float, Head, Int, Optimizer, Space
+from search.spacefile import faults, load
 from search.stopping.rule import Curve
 from search.tables import OWN, TABLES, Parts
 
@@ -552,17 +553,17 @@ def test_a_component_of_a_space_travels_to_a_process_that_has_no_such_file(own: 
 )
 def test_a_faulty_component_of_a_space_is_told(own: Any, fault: str) -> None:
     """It would be another one than the user thinks, or end in a traceback."""
-    (found,) = Space({"dropout": Float(0, 0.5)}, Budget(1, 1), own=own).faults()
+    (found,) = faults(Space({"dropout": Float(0, 0.5)}, Budget(1, 1), own=own))
 
     assert found.startswith(fault)
 
 
 def test_a_parameter_of_a_component_that_never_comes_is_told() -> None:
     """Half of a search would be spent on a number that changes nothing."""
-    (found,) = Space({"head_width": Int(8, 64), "dropout": Float(0, 0.5)}, Budget(1, 1)).faults()
+    (found,) = faults(Space({"head_width": Int(8, 64), "dropout": Float(0, 0.5)}, Budget(1, 1)))
 
     assert found == "search: 'head_width' has no effect; it is for head=hidden, which this space never has"
-    assert Space({"head_width": Int(8, 64)}, Budget(1, 1), fixed={"head": "hidden"}).faults() == []
+    assert faults(Space({"head_width": Int(8, 64)}, Budget(1, 1), fixed={"head": "hidden"})) == []
 
 
 BROKEN = IN_A_SPACE.replace("    import keras\n", "    import keras\n\n    values['no such']\n")

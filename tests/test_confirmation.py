@@ -16,6 +16,7 @@ from search import confirmation, console, ranking, record, states, winner
 from search.confirmation import Confirmation
 from search.record import Record, Row
 from search.space import Budget, Float, Objective, Space
+from search.spacefile import faults
 
 EPOCHS = 9
 
@@ -115,7 +116,7 @@ def test_confirming_trials_run_as_long_as_the_best() -> None:
     longer: Any = confirmation.extended(Asked(replace(space, fixed={"finish_epochs": 30})), 4)  # type: ignore[arg-type]
 
     assert longer.space.budget.epochs == longer.space.longest == 30
-    assert longer.space.faults() == []
+    assert faults(longer.space) == []
 
 
 def test_the_searcher_gives_each_once() -> None:

@@ -68,6 +68,7 @@ ORDER = (
     "scan",
     "reading",
     "folders",
+    "spacefile",
     "space",
     "settings",
     "tables",
@@ -177,7 +178,7 @@ def test_only_space_knows_the_spaces_folder() -> None:
     """The mechanism would know a space by name."""
     knowing = {name for name, path in modules("search").items() if "spaces" in packages(path)}
 
-    assert knowing == {"space"}
+    assert knowing == {"spacefile"}
 
 
 def test_only_these_modules_know_ray() -> None:

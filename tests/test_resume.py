@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from searches import rows, run, running, wait_for
 
-from search import record, request, resume, space
+from search import record, request, resume, spacefile
 from search import run as command
 from search.errors import RequestError
 from search.space import Objective
@@ -132,7 +132,7 @@ def test_a_search_goes_on_with_the_rule_that_it_began_with(tmp_path: Path, saved
     assert options.set == ["confirm=2", f"stopping={rule}"]
     record.write_json(folder / "search.json", {"status": "interrupted", **asked, "options": vars(options)})
     assert resume.options(given, parser.parse_args([])).set == options.set
-    assert request.check(options).rule.rungs == RULES[rule].build(space.load("finetune").budget, Objective()).rungs
+    assert request.check(options).rule.rungs == RULES[rule].build(spacefile.load("finetune").budget, Objective()).rungs
     assert again(folder, asked, {**asked, "settings": {**settings, "stopping": rule}}) == []
     (told,) = again(folder, asked, {**asked, "settings": {**settings, "stopping": "trend"}})
     assert told == f"settings: stopping was '{rule}', and is 'trend' now"

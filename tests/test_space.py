@@ -20,7 +20,8 @@ from search.optimizers import OPTIMIZERS
 from search.parameters import sample
 from search.setting import Value
 from search.settings import SETTINGS, read_assignments
-from search.space import Budget, Choice, Depth, Float, Int, Objective, Space, load
+from search.space import Budget, Choice, Depth, Float, Int, Objective, Space
+from search.spacefile import faults, load
 
 SHIPPED = sorted(path.stem for path in Path(spaces.__path__[0]).glob("[a-z]*.py"))
 BUDGET = Budget(trials=4, epochs=2)
@@ -52,7 +53,7 @@ def suggestions(space: Space, count: int) -> list[tuple[dict[str, Value], dict[s
 
 def test_a_good_space_has_no_faults() -> None:
     """Nothing passes the checks."""
-    assert GOOD.faults() == []
+    assert faults(GOOD) == []
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_a_good_space_has_no_faults() -> None:
 )
 def test_every_fault_is_named(changed: dict[str, Any], fault: str) -> None:
     """A faulty declaration starts a search, is named in vague words, or ends in a traceback."""
-    (found,) = replace(GOOD, **({"when": {}} if "search" in changed else {}) | changed).faults()
+    (found,) = faults(replace(GOOD, **({"when": {}} if "search" in changed else {}) | changed))
     assert found.startswith(fault)
 
 
@@ -170,8 +171,8 @@ def test_faults_add_up() -> None:
         objective=Objective("loss"),
     )
     beginnings = ["search:", "fixed:", "when['optimizer']:", "start[1]:", "budget: trials", "budget: epochs", "unknown"]
-    assert len(beginnings) == len(space.faults())
-    assert all(fault.startswith(word) for word, fault in zip(beginnings, space.faults(), strict=True))
+    assert len(beginnings) == len(faults(space))
+    assert all(fault.startswith(word) for word, fault in zip(beginnings, faults(space), strict=True))
 
 
 @pytest.mark.parametrize(("low", "high"), [(3, 1), ("0", None), (0, 1.5), (None, 3), (True, 3)])
@@ -196,7 +197,7 @@ def test_half_and_all_keep_to_the_range(depth: Depth) -> None:
     """A start point lies outside the range that the space declares."""
     points = [{"unfreeze_depth": "half"}, {"unfreeze_depth": "all"}]
     resolved = Space({"unfreeze_depth": depth}, BUDGET, start=points).resolve(6)
-    assert resolved.faults() == []
+    assert faults(resolved) == []
     assert resolved.start[1]["unfreeze_depth"] == depth.resolve(6).high
 
 
@@ -214,8 +215,8 @@ def test_half_and_all_keep_to_the_range(depth: Depth) -> None:
 )
 def test_deeper_than_the_backbone(space: Space) -> None:
     """Every trial that is too deep fails, one after the other."""
-    assert space.faults() == []
-    assert space.resolve(7).faults() == []
+    assert faults(space) == []
+    assert faults(space.resolve(7)) == []
     with pytest.raises(SpaceError, match="unfreeze_depth 7 is asked for; the backbone has 6 blocks"):
         space.resolve(6)
 
@@ -243,7 +244,7 @@ NESTED = Space(
 
 def test_conditions_of_several_values_and_levels() -> None:
     """A parameter would be there without its parent, or lack where one of several values holds."""
-    assert NESTED.faults() == []
+    assert faults(NESTED) == []
     # adam: cross-entropy, or focal with 2 gammas; lion, rmsprop; sgd: the same as adam, each with 2 momenta
     assert NESTED.size == 3 + 1 + 1 + 3 * 2
     found = [configuration for configuration, _ in suggestions(NESTED, 200)]
@@ -267,7 +268,7 @@ def test_conditions_of_several_values_and_levels() -> None:
 )
 def test_every_fault_of_a_condition_is_named(when: Any, fault: list[str]) -> None:
     """A circle of conditions would leave all of its parameters out of every trial."""
-    found = replace(NESTED, when=when).faults()
+    found = faults(replace(NESTED, when=when))
 
     assert len(found) == len(fault)
     assert all(part in one for part, one in zip(fault, found, strict=True))
@@ -386,10 +387,10 @@ def test_objective(metric: str) -> None:
 def test_shipped_space_is_good(name: str) -> None:
     """A space that comes with the project does not run, or a first guess lies outside it."""
     space = load(name)
-    assert (space.name, space.faults()) == (name, [])
+    assert (space.name, faults(space)) == (name, [])
     for blocks in (6, 18):
         resolved = space.resolve(blocks)
-        assert resolved.faults() == []
+        assert faults(resolved) == []
         assert space.start
         for point in resolved.start:
             assert {parameter for parameter in space.search if space.applies(parameter, point)} == set(point)

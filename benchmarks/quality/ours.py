@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.replay import GO_ON, STOP
-from search import space
+from search import spacefile
 from search.parameters import Depth, values
 from search.record import Point, Record, Row
 from search.samplers import SAMPLERS
@@ -66,7 +66,7 @@ VARIANTS: Mapping[str, Callable[[Space], Variant]] = {
 
 def declared(name: str, blocks: int, **budget: Any) -> Space:
     """A space of the project for a network of so many blocks, with another budget where that is given."""
-    found = space.load(name).resolve(blocks)
+    found = spacefile.load(name).resolve(blocks)
     return replace(found, budget=replace(found.budget, **budget))
 
 
