@@ -56,7 +56,7 @@ class Best(keras.callbacks.Callback):  # type: ignore[misc]
         value = float((logs or {})[self._objective.metric])
         if self._objective.better(value, self.value):
             self.value, self.epoch = value, epoch + 1
-            self.weights = [np.array(variable) for variable in self._network.suffix.variables]
+            self.weights = [np.array(variable) for variable in self._network.weights]
 
     def write(self) -> None:
         """Put the best weights on disk, unless they lie there already."""

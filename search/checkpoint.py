@@ -92,8 +92,9 @@ def restore(folder: Path, network: Network) -> tuple[State, str]:
         try:
             facts, arrays = _read(path)
             count = len(arrays) - facts.pop("best")
+            best = _those_of(path, network.weights, arrays[count:]) if arrays[count:] else []
             _assign(path, network.state, arrays[:count])
-            return State(**facts, best=arrays[count:]), "; ".join(faults)
+            return State(**facts, best=best), "; ".join(faults)
         except CheckpointError as error:
             faults.append(str(error))
     raise CheckpointError("; ".join(faults))
@@ -122,7 +123,7 @@ def restore_best(folder: Path, network: Network, epoch: int) -> None:
             found = facts["epoch"] if name == BEST else facts["callbacks"]["Best"]["epoch"]
             if found != epoch:
                 raise CheckpointError(f"{path} does not hold the weights of epoch {epoch}")
-            _assign(path, network.suffix.variables, arrays if name == BEST else arrays[len(arrays) - facts["best"] :])
+            _assign(path, network.weights, arrays if name == BEST else arrays[len(arrays) - facts["best"] :])
         except CheckpointError as error:
             faults.append(str(error))
         else:
@@ -191,7 +192,21 @@ def _digest(array: Array) -> str:
 
 
 def _assign(path: Path, variables: Sequence[Any], arrays: Sequence[Array]) -> None:
-    if [tuple(variable.shape) for variable in variables] != [array.shape for array in arrays]:
-        raise CheckpointError(f"{path} belongs to another network: its weights have other shapes")
-    for variable, array in zip(variables, arrays, strict=True):
+    for variable, array in zip(variables, _those_of(path, variables, arrays), strict=True):
         variable.assign(array)
+
+
+def _those_of(path: Path, variables: Sequence[Any], arrays: Sequence[Array]) -> list[Array]:
+    """An array for each variable; older versions also saved scalars that are set from the parameters."""
+    left = list(arrays)
+    found = []
+    for variable in variables:
+        kind = tuple(variable.shape), variable.dtype
+        while left and not left[0].shape and (left[0].shape, left[0].dtype.name) != kind:
+            left.pop(0)
+        if not left or (left[0].shape, left[0].dtype.name) != kind:
+            break
+        found.append(left.pop(0))
+    if len(found) < len(variables) or any(array.shape for array in left):
+        raise CheckpointError(f"{path} belongs to another network: its weights have other shapes")
+    return found

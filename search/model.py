@@ -121,9 +121,20 @@ class Network:
 
     @property
     def state(self) -> list[Any]:
-        """Every variable that training changes, in an order that all processes agree on."""
+        """Every variable that training changes, in an order that all processes agree on.
+
+        Those that are set from the parameters alone are left out, so that a version that sets others can go on.
+        """
+        set_alone = [self.optimizer.decay, self.optimizer.layer_decay, *self.variables.values()]
+        known = {id(variable) for variable in set_alone}
+        optimizer = [variable for variable in self.fitted.optimizer.variables if id(variable) not in known]
         mixing = [self.mixup.numbers.state] if self.mixup else []
-        return [*self.suffix.variables, *self.fitted.optimizer.variables, *mixing]
+        return [*self.weights, *optimizer, *mixing]
+
+    @property
+    def weights(self) -> list[Any]:
+        """The suffix's variables that training changes."""
+        return [variable for variable in self.suffix.variables if variable is not self.dropout.rate]
 
 
 def build(

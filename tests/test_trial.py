@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -635,12 +635,26 @@ def test_a_state_holds_only_what_is_trained(whole: Ran) -> None:
     """Every trial would write the whole backbone every few seconds."""
     with np.load(whole.configuration.folder / "last.npz") as file:
         shapes = [file[str(index)].shape for index in range(len(file.files) - 1)]
-    suffix = whole.network.suffix.variables
+    suffix = whole.network.weights
+    optimizer = [v for v in whole.network.fitted.optimizer.variables if "decay" not in v.name]
 
-    assert shapes == [tuple(v.shape) for v in [*suffix, *whole.network.fitted.optimizer.variables, *suffix]]
-    assert {v.path.split("/")[0].split("_")[0] for v in suffix} == {
-        *("block5", "block6", "dropout", "seed", "probabilities")
-    }
+    assert shapes == [tuple(v.shape) for v in [*suffix, *optimizer, *suffix]]
+    assert {v.path.split("/")[0].split("_")[0] for v in suffix} == {"block5", "block6", "seed", "probabilities"}
+
+
+def test_a_state_with_more_that_is_set_from_the_parameters_is_read(head: Ran, tmp_path: Path) -> None:
+    """An upgrade in the middle of a long search would lose its trials whenever a version sets another scalar."""
+    state, _ = checkpoint.restore(head.configuration.folder, head.network)
+    before, rate = head.now, np.float32(0.5)
+    weights = [np.array(variable) for variable in head.network.state]
+    older = [rate, *weights[:5], rate, rate, *weights[5:], rate, *state.best]
+    checkpoint.write(tmp_path / "last.npz", asdict(state) | {"best": 1 + len(state.best)}, older)
+    for variable in head.network.state:
+        variable.assign(np.ones_like(variable))
+    found, said = checkpoint.restore(tmp_path, head.network)
+
+    assert (found.epoch, said, different(before, head.now)) == (state.epoch, "", set())
+    assert all(np.array_equal(*pair) for pair in zip(found.best, state.best, strict=True))
 
 
 def truncated(good: bytes) -> bytes:
