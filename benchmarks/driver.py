@@ -43,20 +43,22 @@ def no_trial(config: dict[str, Any], **_: Any) -> None:
 
 def measure(kind: str, sampler: str, trials: int, slots: int) -> dict[str, Any]:
     """Run trials that do nothing; give the driver's figures."""
-    from search.cluster import OWN
+    from search.cluster.connection import OWN
 
     os.environ.update(OWN, RAY_AUTH_TOKEN=secrets.token_hex(32))
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # Ray looks at it when it is imported
     import ray
     from ray.cluster_utils import Cluster
 
-    from search import request, run, tune, worker
-    from search.console import Display, console
-    from search.record import Record
-    from search.recorder import Recorder
-    from search.samplers import SAMPLERS as TABLE
-    from search.scheduler import Scheduler
-    from search.searcher import Searcher
+    from search import run
+    from search.components.samplers import SAMPLERS as TABLE
+    from search.driver import tune, worker
+    from search.driver.recorder import Recorder
+    from search.driver.scheduler import Scheduler
+    from search.driver.searcher import Searcher
+    from search.record.record import Record
+    from search.report.console import Display, console
+    from search.request import request
 
     with tempfile.TemporaryDirectory() as folder:
         given = ["--storage", folder, "--name", "none", "--trials", str(trials), "--epochs", "1"]

@@ -17,9 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from search import backbones, cache, data, features, trial, warm
-from search.backbones import Source
+from search import cache, features
+from search.backbone import backbones
+from search.backbone.backbones import Source
+from search.data import store
 from search.space import Budget, Objective, Space
+from search.trial import reuse, training
 
 SOURCE = Source("tiny", "own", 32)
 DEPTHS = (0, 1, 2, 4, 7)
@@ -63,14 +66,14 @@ def main() -> None:
 def _of_seed(seed: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        found = data.find("digits", seed=seed, max_bad_files=0)
-        dataset = data.decode(found, max_bad_files=0, image_size=SOURCE.image_size, cache=root)
-        backbone = warm.backbone(SOURCE)
+        found = store.find("digits", seed=seed, max_bad_files=0)
+        dataset = store.decode(found, max_bad_files=0, image_size=SOURCE.image_size, cache=root)
+        backbone = reuse.backbone(SOURCE)
         about = backbones.describe(backbone)
         shapes = tuple(map(tuple, about["shapes"]))
         place = features.Place(root, dataset, SOURCE.image_size, about["identity"], shapes, seed=seed)
-        features.fill(place, range(1, len(shapes) + 1), backbone, cache.allowed(place.root, 50), data.silent)
-        asked = trial.Configuration(
+        features.fill(place, range(1, len(shapes) + 1), backbone, cache.allowed(place.root, 50), store.silent)
+        asked = training.Configuration(
             "0000",
             DEFAULTS.parameters({}),
             DEFAULTS.parts(DEFAULTS.parameters({})),
@@ -89,7 +92,7 @@ def _of_seed(seed: int) -> list[dict[str, Any]]:
         ]
 
 
-def _trained(asked: trial.Configuration, depth: int, rate: float, head: str) -> dict[str, Any]:
+def _trained(asked: training.Configuration, depth: int, rate: float, head: str) -> dict[str, Any]:
     parameters = DEFAULTS.parameters({**FIXED, "unfreeze_depth": depth, "learning_rate": rate})
     number = f"{depth}-{rate}-{head}"
     root = asked.folder.parent
@@ -103,10 +106,10 @@ def _trained(asked: trial.Configuration, depth: int, rate: float, head: str) -> 
         curve.append(metrics["val_accuracy"])
         best[0] = metrics["best_epoch"]
 
-    trial.train(configuration, report)
+    training.train(configuration, report)
     exported = root / f"best-{number}"
     exported.mkdir()
-    test = trial.export(configuration, exported, best[0]).figures["test_accuracy"]
+    test = training.export(configuration, exported, best[0]).figures["test_accuracy"]
     return {"seed": asked.seed, "depth": depth, "rate": rate, "head": head, "curve": curve, "test": test}
 
 

@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 
 WRITERS = {
-    "search.callbacks": ("LiveTensorBoard", ("on_train_begin", "on_epoch_end", "on_train_end")),
-    "search.tensorboard": ("Directory", ("declare", "start", "best", "end")),
-    "search.trial": ("", ("show_winner", "show")),
+    "search.trial.callbacks": ("LiveTensorBoard", ("on_train_begin", "on_epoch_end", "on_train_end")),
+    "search.trial.tensorboard": ("Directory", ("declare", "start", "best", "end")),
+    "search.trial.training": ("", ("show_winner", "show")),
 }
 HOOK = """
 import atexit, functools, importlib.util, json, os, sys, time

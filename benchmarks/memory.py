@@ -27,7 +27,7 @@ space = Space(
 """
 KINDS = {
     "search.run": "the command",
-    "search.prepare": "preparation",
+    "search.trial.preparation": "preparation",
     "ImplicitFunc": "a trial",
     "Export": "the export",
 }

@@ -24,7 +24,7 @@ import psutil
 
 from benchmarks import table, workload
 from benchmarks.rivals.log import versions
-from search.record import now, write_json
+from search.record.record import now, write_json
 
 ROOT = Path(__file__).absolute().parents[1]
 TOOLS = {

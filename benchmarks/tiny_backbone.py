@@ -26,8 +26,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from search import tiny
-from search.backbones import between, load
+from search.backbone import tiny
+from search.backbone.backbones import between, load
 
 SIZE = 32
 LIKE_DIGITS = frozenset("OoQDIiLlJjZzSsBbGgqTtAYy")  # 000 0 11111 11 22 55 8 66 99 77 4 44

@@ -116,7 +116,7 @@ def write_weights(folder: Path, workload: dict[str, Any]) -> tuple[Path, list[li
     """
     import keras
 
-    from search import backbones, tiny
+    from search.backbone import backbones, tiny
 
     name, size = workload["backbone"], workload["image_size"]
     path = tiny.WEIGHTS
@@ -138,7 +138,7 @@ def pretrain(name: str, seed: int) -> list[NDArray[np.float32]]:
     """The weights of a backbone that has learned a little of a like task: eight grains, in small images."""
     import keras
 
-    from search import backbones
+    from search.backbone import backbones
 
     random, labels = np.random.default_rng(seed + 1), np.arange(1024) % 8
     images = np.stack([render(label / 7, 0.0, PRETRAINING_SIZE, random) for label in labels])

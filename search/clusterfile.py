@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from search.console import steady
 from search.errors import RequestError, unknown
+from search.report.console import steady
 
 PROVIDERS = {
     "local": {"type", "head_ip", "worker_ips", "external_head_ip", "coordinator_address"},

@@ -22,10 +22,12 @@ import numpy as np
 import PIL
 from filelock import FileLock
 
-from search import augmentation, backbones, cache, data
-from search.backbones import Backbone
+from search import cache
+from search.backbone import backbones
+from search.backbone.backbones import Backbone
 from search.cache import Array, Rows
-from search.data import Dataset
+from search.data import augmentation, store
+from search.data.store import Dataset
 
 IMAGES = 0
 WHAT = "computing features"
@@ -169,7 +171,7 @@ def missing(place: Place, cuts: Sequence[int]) -> dict[Path, tuple[int, str, int
     }
 
 
-def fill(place: Place, cuts: Sequence[int], backbone: Backbone, limit: int, progress: data.Progress) -> None:
+def fill(place: Place, cuts: Sequence[int], backbone: Backbone, limit: int, progress: store.Progress) -> None:
     """Compute what is missing at the given cuts, unless another process of the node does: then wait for it.
 
     Args:
@@ -219,7 +221,7 @@ def _pass(
 
 def images(place: Place, split: str, view: int) -> Read:
     """Reads one view of a split's images, uint8 (rows, size, size, 3)."""
-    array, _ = data.load(place.dataset, split, place.image_size, place.cache)
+    array, _ = store.load(place.dataset, split, place.image_size, place.cache)
     pixels, digests = Rows(array), place.dataset.digests[split]
     if not view:
         return pixels.__getitem__

@@ -1,4 +1,4 @@
-"""The command line: reads the options and calls `tune`."""
+"""The command line: reads the options and calls the driver."""
 
 import argparse
 import contextlib
@@ -14,14 +14,17 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from search import machine, mirror, plan, request, resume, signals
-from search.cluster import Cluster
-from search.console import Display, Steps, again, complain, conclusion, console, quiet, steady
+from search import machine, signals
+from search.cluster.connection import Cluster
+from search.driver import resume
 from search.errors import RequestError, SearchError, StorageError, unknown
-from search.lock import Lock
-from search.mirror import Mirror
-from search.prepare import Preparation
-from search.record import Record, keep_others_out, now
+from search.record import mirror
+from search.record.lock import Lock
+from search.record.mirror import Mirror
+from search.record.record import Record, keep_others_out, now
+from search.report.console import Display, Steps, again, complain, conclusion, console, quiet, steady
+from search.request import request, summary
+from search.trial.preparation import Preparation
 
 DONE, FAILED, WRONG_REQUEST, SOME_TRIALS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -84,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _search(asked: request.Request, options: argparse.Namespace, given: list[str]) -> int:
     shown = console()
-    importing = threading.Thread(target=importlib.import_module, args=("search.tune",))
+    importing = threading.Thread(target=importlib.import_module, args=("search.driver.tune",))
     with contextlib.ExitStack() as stack:
         if options.resume:
             stack.enter_context(Lock(asked.folder))
@@ -98,14 +101,14 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
         if asked.resources.address:
             cluster.wait()
             asked = _demand_nodes(asked)
-        about = plan.described(asked)
+        about = summary.described(asked)
         if options.resume:
             record = resume.record(asked.folder, about)
             record.mirror = _mirror(asked, stack)
-            plan.demand_room(asked, plan.trials(asked) - len(record.ended))
+            summary.demand_room(asked, summary.trials(asked) - len(record.ended))
             record.write_search(status="running", ended=None, **resume.changes(options, about))
         else:
-            plan.demand_room(asked, plan.trials(asked))
+            summary.demand_room(asked, summary.trials(asked))
             asked.folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(Lock(asked.folder))
             if asked.uri:
@@ -113,10 +116,10 @@ def _search(asked: request.Request, options: argparse.Namespace, given: list[str
             record = Record(asked.folder, mirror=_mirror(asked, stack))
             record.create(status="running", **about, **_origin(options, given))
         try:
-            lines = plan.about_images(asked)
+            lines = summary.about_images(asked)
             if record.damaged:
                 lines.append(f"{record.history.path}: {record.damaged} damaged lines are left out")
-            for line in [*lines, *about["notes"], plan.summary(asked)]:
+            for line in [*lines, *about["notes"], summary.summary(asked)]:
                 shown.print(line, markup=False, highlight=False, soft_wrap=True)
             return _run(asked, record, preparation, cluster, resumed=bool(options.resume), shown=shown)
         except KeyboardInterrupt:
@@ -130,7 +133,7 @@ def _mirror(asked: request.Request, stack: contextlib.ExitStack) -> Mirror | Non
 
 
 def _demand_nodes(asked: request.Request) -> request.Request:
-    from search import nodes
+    from search.cluster import nodes
 
     return replace(asked, question=nodes.demand_ready(asked))
 
@@ -153,7 +156,7 @@ def _run(
     log, metric = record.ray / "driver.log", asked.space.objective.metric
     with quiet(log) as user:
         try:
-            from search import tune
+            from search.driver import tune
 
             display = Display(user, replace(asked.space.budget, epochs=asked.space.longest), record.rows, metric)
             outcome = tune.run(asked, record, display, preparation, cluster=cluster, resume=resumed)

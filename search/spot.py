@@ -17,8 +17,8 @@ import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 
-from search.console import steady
 from search.errors import unknown
+from search.report.console import steady
 
 ASK_EVERY_S = 5.0
 PATIENCE_S = 2.0

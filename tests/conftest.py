@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from search import data
-from search.cluster import OWN
+from search.cluster.connection import OWN
+from search.data import store
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.update(OWN)  # before any test imports Ray
@@ -38,7 +38,7 @@ class Toy:
     """A folder of images that is split already, decoded into a cache."""
 
     folder: Path
-    dataset: data.Dataset
+    dataset: store.Dataset
     cache: Path
     image_size: int = 16
 
@@ -65,6 +65,6 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
                 pixels = np.clip(numbers.normal(200 if mislabelled else grey, 40, size), 0, 255).astype(np.uint8)
                 mode, ending = ("L", "png") if index % 4 == 3 else ("RGB", "jpg" if index % 4 == 2 else "png")
                 Image.fromarray(pixels).convert(mode).save(folder / f"{index}.{ending}")
-    found = data.find(str(root / "images"), seed=0, max_bad_files=0)
-    dataset = data.decode(found, max_bad_files=0, image_size=Toy.image_size, cache=root / "cache")
+    found = store.find(str(root / "images"), seed=0, max_bad_files=0)
+    dataset = store.decode(found, max_bad_files=0, image_size=Toy.image_size, cache=root / "cache")
     return Toy(root / "images", dataset, root / "cache")

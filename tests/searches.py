@@ -13,7 +13,7 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from search import record
+from search.record import record
 
 PATIENCE_S = 240
 
@@ -120,13 +120,13 @@ def accuracy_of_the_model(search: Path) -> float:
 import json, sys
 from pathlib import Path
 import keras
-from search import data
+from search.data import store
 best = Path(sys.argv[1])
 split = json.loads((best / "split.json").read_text())
-found = data.find(split["data"], seed=0, max_bad_files=0)
-dataset = data.decode(found, max_bad_files=0, image_size=32, cache=Path(sys.argv[2]))
+found = store.find(split["data"], seed=0, max_bad_files=0)
+dataset = store.decode(found, max_bad_files=0, image_size=32, cache=Path(sys.argv[2]))
 assert list(dataset.items["test"]) == split["test"]
-images, labels = data.load(dataset, "test", 32, Path(sys.argv[2]))
+images, labels = store.load(dataset, "test", 32, Path(sys.argv[2]))
 guess = keras.models.load_model(best / "model.keras").predict(images[:], verbose=0).argmax(1)
 print(float((guess == labels).mean()))
 """

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from search.augmentation import CONTRAST, ROTATION, SHIFT, ZOOM, view
+from search.data.augmentation import CONTRAST, ROTATION, SHIFT, ZOOM, view
 
 SIDE = 49  # odd, so that a pixel lies in the middle
 MANY = 300

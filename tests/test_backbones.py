@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search import backbones, graph, preprocessing, tiny
-from search.backbones import Backbone, Block
+from search.backbone import backbones, graph, preprocessing, tiny
+from search.backbone.backbones import Backbone, Block
 from search.errors import BackboneError
 
 keras = pytest.importorskip("keras")
@@ -60,7 +60,7 @@ def tiny_backbone() -> Backbone:
 def test_names_and_faults_need_no_keras() -> None:
     """A misspelt backbone would otherwise cost the seconds that importing TensorFlow takes."""
     code = (
-        "import sys; from search import backbones; backbones.names(); backbones.check('MobileNetV2', 'imagenet');"
+        "import sys; from search.backbone import backbones; backbones.names(); backbones.check('MobileNetV2', 'imagenet');"
         "print('keras' in sys.modules, 'tensorflow' in sys.modules)"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -672,7 +672,8 @@ def test_a_backbone_can_be_saved_with_its_preprocessing(tmp_path: Path) -> None:
 
 DESCRIBE = """
 import json, sys
-from search import backbones, errors
+from search import errors
+from search.backbone import backbones
 for request in sys.argv[1:]:
     name, weights, image_size = request.split()
     try:

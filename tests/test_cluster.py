@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 from searches import in_the_middle, long_space, rows, running, wait_for
 
-from search.cluster import Cluster, slots
+from search.cluster.connection import Cluster, slots
 from search.errors import RequestError
-from search.resources import Resources
+from search.request.resources import Resources
 
 pytestmark = pytest.mark.slow
 
 LEFT_EARLY = """
 import sys, time
-from search.cluster import Cluster
-from search.resources import Resources
+from search.cluster.connection import Cluster
+from search.request.resources import Resources
 
 with Cluster(Resources(cpus=1, gpus=0, cpus_per_trial=1, gpus_per_trial=0)) as cluster:
     cluster.start()
@@ -114,11 +114,11 @@ def test_what_ray_says_is_raised_where_it_is_waited_for() -> None:
 SHARING = """
 import sys, time
 import ray
-from search import cluster
-from search.cluster import Share
-from search.resources import Resources
+from search.cluster import connection
+from search.cluster.connection import Share
+from search.request.resources import Resources
 
-cluster.SILENT_AFTER_S = 5
+connection.SILENT_AFTER_S = 5
 ray.init(sys.argv[1], log_to_driver=False, configure_logging=False)
 asked = Resources(cpus=1, gpus=0, cpus_per_trial=1, gpus_per_trial=0, address=sys.argv[1])
 with Share(asked) as share:

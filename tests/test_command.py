@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from search import machine, request, run
-from search.backbones import Source
-from search.prepare import Preparation
-from search.settings import SETTINGS
+from search import machine, run
+from search.backbone.backbones import Source
+from search.request import request
+from search.space.settings import SETTINGS
+from search.trial.preparation import Preparation
 
 OPTIONS = {
     "--address",

@@ -12,11 +12,13 @@ import pytest
 from rich.console import Console
 from searches import accuracy_of_the_model, rows, run, running, wait_for
 
-from search import confirmation, console, ranking, record, states, winner
-from search.confirmation import Confirmation
-from search.record import Record, Row
+from search.driver import confirmation, winner
+from search.driver.confirmation import Confirmation
+from search.record import ranking, record, states
+from search.record.record import Record, Row
+from search.report import console
 from search.space import Budget, Float, Objective, Space
-from search.spacefile import faults
+from search.space.spacefile import faults
 
 EPOCHS = 9
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from search import data
+from search.data import store
 from search.errors import DataError, RequestError, StorageError
 
 SIZE = 8
@@ -37,7 +37,7 @@ def flat(root: Path, counts: dict[str, int]) -> Path:
 def given(root: Path, per_split: int = 2) -> Path:
     """A folder that is split already, of the classes cat and dog."""
     number = 0
-    for split in data.SPLITS:
+    for split in store.SPLITS:
         for name in ("cat", "dog"):
             for index in range(per_split):
                 paint(root / split / name / f"{index}.png", number)
@@ -45,10 +45,10 @@ def given(root: Path, per_split: int = 2) -> Path:
     return root
 
 
-def prepare(source: Path | str, tmp_path: Path, seed: int = 0, max_bad_files: float = 0.01) -> data.Dataset:
+def prepare(source: Path | str, tmp_path: Path, seed: int = 0, max_bad_files: float = 0.01) -> store.Dataset:
     """The dataset found and decoded, with small images and a cache of the test's own."""
-    found = data.find(str(source), seed=seed, max_bad_files=max_bad_files)
-    return data.decode(found, max_bad_files=max_bad_files, image_size=SIZE, cache=tmp_path / "cache")
+    found = store.find(str(source), seed=seed, max_bad_files=max_bad_files)
+    return store.decode(found, max_bad_files=max_bad_files, image_size=SIZE, cache=tmp_path / "cache")
 
 
 def faults(source: Path | str, tmp_path: Path, max_bad_files: float = 0.01) -> list[str]:
@@ -58,11 +58,11 @@ def faults(source: Path | str, tmp_path: Path, max_bad_files: float = 0.01) -> l
     return caught.value.faults
 
 
-def rows(dataset: data.Dataset, tmp_path: Path) -> dict[str, np.ndarray]:
+def rows(dataset: store.Dataset, tmp_path: Path) -> dict[str, np.ndarray]:
     """The decoded image of every item."""
     found = {}
-    for split in data.SPLITS:
-        images, labels = data.load(dataset, split, SIZE, tmp_path / "cache")
+    for split in store.SPLITS:
+        images, labels = store.load(dataset, split, SIZE, tmp_path / "cache")
         assert len(dataset.items[split]) == len(images) == len(labels)
         assert list(dataset.labels[split]) == labels.tolist()
         found |= dict(zip(dataset.items[split], images, strict=True))
@@ -81,8 +81,8 @@ def huge_png(path: Path, width: int, height: int) -> None:
 
 
 def test_driver_stays_light() -> None:
-    """Importing search.data brings in Keras, TensorFlow or scikit-learn, and `--help` becomes slow."""
-    code = "import sys, search.data; print([m for m in ('keras', 'tensorflow', 'sklearn') if m in sys.modules])"
+    """Importing search.data.store brings in Keras, TensorFlow or scikit-learn, and `--help` becomes slow."""
+    code = "import sys, search.data.store; print([m for m in ('keras', 'tensorflow', 'sklearn') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -92,9 +92,9 @@ def test_digits(tmp_path: Path) -> None:
 
     dataset = prepare("digits", tmp_path)
     assert tuple("0123456789") == dataset.classes
-    assert pytest.approx([len(dataset.items[split]) for split in data.SPLITS], abs=3) == [540, 359, 898]
+    assert pytest.approx([len(dataset.items[split]) for split in store.SPLITS], abs=3) == [540, 359, 898]
     assert {str(index) for index in range(1797)} == {item for items in dataset.items.values() for item in items}
-    images, labels = data.load(dataset, "test", SIZE, tmp_path / "cache")
+    images, labels = store.load(dataset, "test", SIZE, tmp_path / "cache")
     real = load_digits()
     for row in (0, 500, -1):
         index = int(dataset.items["test"][row])
@@ -106,7 +106,7 @@ def test_digits(tmp_path: Path) -> None:
 def test_loaded_arrays(tmp_path: Path) -> None:
     """Images are not memory-mapped, writable, or of another type or shape than promised."""
     dataset = prepare(flat(tmp_path / "photos", {"a": 7, "b": 7}), tmp_path)
-    images, labels = data.load(dataset, "train", SIZE, tmp_path / "cache")
+    images, labels = store.load(dataset, "train", SIZE, tmp_path / "cache")
     assert isinstance(images, np.memmap)
     assert not images.flags.writeable
     assert (np.uint8, np.int32, (10, SIZE, SIZE, 3)) == (images.dtype, labels.dtype, images.shape)
@@ -117,9 +117,9 @@ def test_splits_are_disjoint_and_stratified(tmp_path: Path, seed: int) -> None:
     """An image is in two splits, is lost, or a class misses in a split."""
     counts = {"a": 3, "b": 4, "c": 20, "d": 41}
     dataset = prepare(flat(tmp_path / "photos", counts), tmp_path, seed=seed)
-    items = [item for split in data.SPLITS for item in dataset.items[split]]
+    items = [item for split in store.SPLITS for item in dataset.items[split]]
     assert sum(counts.values()) == len(items) == len(set(items))
-    digests = [set(dataset.digests[split]) for split in data.SPLITS]
+    digests = [set(dataset.digests[split]) for split in store.SPLITS]
     assert sum(map(len, digests)) == len(set.union(*digests))
     for split, share in {"train": 0.7, "val": 0.15, "test": 0.15}.items():
         held = Counter(dataset.labels[split])
@@ -163,7 +163,7 @@ def test_fingerprint_tells_contents_and_names(tmp_path: Path) -> None:
 def test_given_splits_are_kept(tmp_path: Path) -> None:
     """A folder that says train, val and test is split another way."""
     dataset = prepare(given(tmp_path / "photos"), tmp_path)
-    for split in data.SPLITS:
+    for split in store.SPLITS:
         assert (f"{split}/cat/0.png", f"{split}/cat/1.png") == dataset.items[split][:2]
         assert dataset.labels[split] == (0, 0, 1, 1)
 
@@ -342,10 +342,10 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
 def test_unusable_folders(tmp_path: Path) -> None:
     """A folder that cannot be used is not refused in one clear sentence."""
     missing, file = tmp_path / "missing", paint(tmp_path / "one.png", 0)
-    assert [f"{missing}: there is no such folder"] == faults(missing, tmp_path) == data.faults(str(missing))
-    assert [f"{file}: not a folder"] == faults(file, tmp_path) == data.faults(str(file))
+    assert [f"{missing}: there is no such folder"] == faults(missing, tmp_path) == store.faults(str(missing))
+    assert [f"{file}: not a folder"] == faults(file, tmp_path) == store.faults(str(file))
     unknown = "unknown data set 'digit'; did you mean 'digits'? known are digits; nor is there a folder of this name"
-    assert [unknown] == faults("digit", tmp_path) == data.faults("digit")
+    assert [unknown] == faults("digit", tmp_path) == store.faults("digit")
     layouts = "DIR/<class>/* or DIR/{train,val,test}/<class>/*"
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -403,10 +403,10 @@ def test_second_time_needs_no_decoding(tmp_path: Path) -> None:
         told.append((what, done, total))
 
     for _ in range(2):
-        found = data.find(str(root), seed=0, max_bad_files=0, progress=note)
-        data.decode(found, max_bad_files=0, image_size=SIZE, cache=tmp_path / "cache", progress=note)
+        found = store.find(str(root), seed=0, max_bad_files=0, progress=note)
+        store.decode(found, max_bad_files=0, image_size=SIZE, cache=tmp_path / "cache", progress=note)
     scanned = ("scanning images", 12, 12)
-    assert [scanned, *((f"decoding {split} images", 4, 4) for split in data.SPLITS), scanned] == told
+    assert [scanned, *((f"decoding {split} images", 4, 4) for split in store.SPLITS), scanned] == told
 
 
 @pytest.mark.parametrize("harm", ["evicted", "truncated", "foreign", "short"])
@@ -435,11 +435,11 @@ def test_another_node_decodes_for_itself(tmp_path: Path) -> None:
     path = paint(root / "train" / "cat" / "00.png", 90, (60, 50))
     path.write_bytes(path.read_bytes()[:2000])
     dataset = prepare(root, tmp_path)
-    images, _ = data.load(dataset, "train", SIZE, tmp_path / "cache")
-    elsewhere, _ = data.load(dataset, "train", SIZE, tmp_path / "another")
+    images, _ = store.load(dataset, "train", SIZE, tmp_path / "cache")
+    elsewhere, _ = store.load(dataset, "train", SIZE, tmp_path / "another")
     assert np.array_equal(images, elsewhere)
-    found = data.find(str(root), seed=0, max_bad_files=0.01)
-    assert dataset == data.decode(found, max_bad_files=0.01, image_size=SIZE, cache=tmp_path / "another")
+    found = store.find(str(root), seed=0, max_bad_files=0.01)
+    assert dataset == store.decode(found, max_bad_files=0.01, image_size=SIZE, cache=tmp_path / "another")
 
 
 def test_changed_files_are_named(tmp_path: Path) -> None:
@@ -449,7 +449,7 @@ def test_changed_files_are_named(tmp_path: Path) -> None:
     paint(root / "train" / "cat" / "0.png", 99)
     (root / "test" / "dog" / "1.png").unlink()
     with pytest.raises(DataError) as caught:
-        data.load(dataset, "train", SIZE, tmp_path / "another")
+        store.load(dataset, "train", SIZE, tmp_path / "another")
     assert caught.value.faults == [
         "gone or changed since the scan, 2 of 12 files:"
         "\n    train/cat/0.png: its content has changed"
@@ -462,10 +462,10 @@ def test_one_process_decodes_while_others_wait(tmp_path: Path) -> None:
     """Two searches that start together spoil each other's cache."""
     root = flat(tmp_path / "photos", {"a": 30, "b": 30})
     code = (
-        "import sys; from pathlib import Path; from search import data;"
+        "import sys; from pathlib import Path; from search.data import store;"
         "told = [];"
-        "found = data.find(sys.argv[1], seed=0, max_bad_files=0);"
-        "data.decode(found, max_bad_files=0, image_size=64, cache=Path(sys.argv[2]),"
+        "found = store.find(sys.argv[1], seed=0, max_bad_files=0);"
+        "store.decode(found, max_bad_files=0, image_size=64, cache=Path(sys.argv[2]),"
         " progress=lambda what, done, total: told.append(what));"
         "print(any('decoding' in what for what in told))"
     )

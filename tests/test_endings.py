@@ -19,7 +19,8 @@ from ray._private import worker
 from ray._private.authentication import authentication_token_setup
 from searches import PATIENCE_S, in_the_middle, long_space, rows, running, wait_for
 
-from search import record, signals
+from search import signals
+from search.record import record
 
 ASKING = [*signals.ALWAYS, *signals.UNLESS_IGNORED]
 

@@ -106,7 +106,7 @@ def half() -> Iterator[Path]:
 def test_half_a_cpu(half: Path) -> None:
     """A container's quota counts as all CPUs of its machine: trials and threads starve each other."""
     program = (
-        "from threading import get_ident; from search import machine, scan; "
+        "from threading import get_ident; from search import machine; from search.data import scan; "
         "threads = scan.in_threads(lambda one: get_ident(), range(999), '', lambda *said: None); "
         "print(machine.cpus(), len({*threads}))"
     )

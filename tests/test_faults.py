@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from PIL import Image
 from searches import PATIENCE_S, command, in_the_middle, long_space, rows, run, running, study, wait_for, workers
 
-from search import record
+from search.record import record
 from search.signals import TOGETHER_S
 
 pytestmark = pytest.mark.slow

@@ -18,15 +18,18 @@ import numpy as np
 import pytest
 from conftest import Toy
 
-from search import augmentation, backbones, data, features, trial, warm
-from search.backbones import Backbone, Source
+from search import features
+from search.backbone import backbones
+from search.backbone.backbones import Backbone, Source
 from search.cache import Array
-from search.data import silent
+from search.data import augmentation, store
+from search.data.splits import Dataset
+from search.data.store import silent
 from search.errors import BackboneError
 from search.features import IMAGES, Place, Start
-from search.prepare import Preparation
 from search.space import Budget, Objective, Space
-from search.splits import Dataset
+from search.trial import reuse, training
+from search.trial.preparation import Preparation
 
 PLENTY = 1 << 30
 DEFAULTS = Space({}, Budget(1, 1))
@@ -129,7 +132,7 @@ class Network:
 
     def __init__(self, source: Source, toy: Toy) -> None:
         self.source, self._toy = source, toy
-        self.described = backbones.describe(warm.backbone(source))
+        self.described = backbones.describe(reuse.backbone(source))
         self.blocks = len(self.described["blocks"])
         self.cuts = range(1, self.blocks + 1)
 
@@ -140,16 +143,16 @@ class Network:
         toy = self._toy
         return replace(Place(folder, toy.dataset, toy.image_size, self.described["identity"], shapes), **changes)
 
-    def fill(self, place: Place, cuts: Sequence[int], limit: int = PLENTY, progress: data.Progress = silent) -> None:
+    def fill(self, place: Place, cuts: Sequence[int], limit: int = PLENTY, progress: store.Progress = silent) -> None:
         """Compute what is missing, in this process."""
-        features.fill(place, cuts, warm.backbone(self.source), limit, progress)
+        features.fill(place, cuts, reuse.backbone(self.source), limit, progress)
 
     def expected(self, place: Place, split: str, view: int) -> list[Array]:
         """What the network gives at each cut, in one call and with nothing of ours but the view."""
         import keras
 
-        backbone = warm.backbone(self.source)
-        pixels, _ = data.load(place.dataset, split, place.image_size, place.cache)
+        backbone = reuse.backbone(self.source)
+        pixels, _ = store.load(place.dataset, split, place.image_size, place.cache)
         shown = augmentation.view(np.array(pixels), place.dataset.digests[split], view, place.seed)
         whole = keras.Model(backbone.network.inputs, list(backbone.cuts))
         *maps, last = whole(backbone.preprocess(shown.astype("float32")), training=False)
@@ -168,8 +171,8 @@ class Network:
     def curve(self, place: Place, folder: Path, epochs: int = 3, head_start: bool = False, **parameters: Any) -> Curve:
         """Train one configuration."""
         reports: list[dict[str, Any]] = []
-        trial.train(
-            trial.Configuration(
+        training.train(
+            training.Configuration(
                 trial="0000",
                 parameters=(chosen := DEFAULTS.parameters({**PARAMETERS, **parameters})),
                 parts=DEFAULTS.parts(chosen),
@@ -315,7 +318,7 @@ def test_without_features_a_trial_starts_from_the_images(place: Place) -> None:
     start = features.nearest(place, 4)
     assert (start.cut, start.shape, start.dtype, len(start.train)) == (IMAGES, (16, 16, 3), "uint8", 3)
     assert start.nbytes == (3 * 40 + 10) * 16 * 16 * 3
-    pixels = {split: np.array(data.load(place.dataset, split, 16, place.cache)[0]) for split in ("train", "val")}
+    pixels = {split: np.array(store.load(place.dataset, split, 16, place.cache)[0]) for split in ("train", "val")}
     some = np.array([11, 2, 30])
     assert np.array_equal(start.val(some % 10), pixels["val"][some % 10])
     for view, read in enumerate(start.train):
@@ -483,7 +486,7 @@ def test_an_epoch_uses_its_view_and_validation_the_images_themselves(
     in_turn = [(name, len(list(times))) for name, times in groupby(read) if name != "val"]
     assert in_turn == [(f"view {view}", 3) for view in (0, 1, 2, 0, 1)]
     values = nearest(place, 3).val(np.arange(10))
-    pixels, _ = data.load(place.dataset, "val", place.image_size, place.cache)
+    pixels, _ = store.load(place.dataset, "val", place.image_size, place.cache)
     wanted = network.expected(place, "val", 0)[2]
     assert close(values, wanted) if kept else np.array_equal(values, pixels)
 
@@ -623,8 +626,8 @@ def test_a_full_disk_stops_no_trial(small: Network, caches: Caches, tmp_path: Pa
 def digits(tiny: Network, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Enough images for a pass that takes a while: some 500 to train with, in many views, and 350 to validate with."""
     cache = tmp_path_factory.mktemp("digits")
-    found = data.find("digits", seed=0, max_bad_files=0)
-    dataset = data.decode(found, max_bad_files=0, image_size=16, cache=cache)
+    found = store.find("digits", seed=0, max_bad_files=0)
+    dataset = store.decode(found, max_bad_files=0, image_size=16, cache=cache)
     shapes = tuple(map(tuple, tiny.described["shapes"]))
     return Place(cache, dataset, 16, tiny.described["identity"], shapes, views=6)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from search import data, reading
+from search.data import reading, store
 from search.errors import DataError
 
 
@@ -36,9 +36,9 @@ def split(root: Path, *names: str, each: int = 2) -> Path:
     return folder(root, {f"{name}/{kind}": each for name in names for kind in ("cat", "dog")})
 
 
-def found(root: Path, max_bad_files: float = 0.01, folders: str = "auto") -> data.Dataset:
+def found(root: Path, max_bad_files: float = 0.01, folders: str = "auto") -> store.Dataset:
     """The data set, with the seed that is the default."""
-    return data.find(str(root), seed=0, max_bad_files=max_bad_files, folders=folders)
+    return store.find(str(root), seed=0, max_bad_files=max_bad_files, folders=folders)
 
 
 def faults(root: Path, max_bad_files: float = 0.01) -> list[str]:
@@ -48,9 +48,9 @@ def faults(root: Path, max_bad_files: float = 0.01) -> list[str]:
     return caught.value.faults
 
 
-def sizes(dataset: data.Dataset) -> list[int]:
+def sizes(dataset: store.Dataset) -> list[int]:
     """How many images each split has."""
-    return [len(dataset.items[part]) for part in data.SPLITS]
+    return [len(dataset.items[part]) for part in store.SPLITS]
 
 
 # splits
@@ -72,11 +72,11 @@ def test_splits_are_known_by_name(tmp_path: Path, names: tuple[str, ...]) -> Non
     """A network learns to tell training images from test images, and its accuracy looks fine."""
     dataset = found(split(tmp_path, *names))
     assert dataset.classes == ("cat", "dog")
-    for part, name in zip(data.SPLITS, names, strict=True):
+    for part, name in zip(store.SPLITS, names, strict=True):
         assert dataset.items[part] == tuple(
             f"{name}/{kind}/00{index}.png" for kind in dataset.classes for index in (0, 1)
         )
-    renamed = [f"'{name}' for {part}" for part, name in zip(data.SPLITS, names, strict=True) if part != name]
+    renamed = [f"'{name}' for {part}" for part, name in zip(store.SPLITS, names, strict=True) if part != name]
     assert len(dataset.notes) == bool(renamed)
     assert all(one in dataset.notes[0] for one in renamed)
 
@@ -92,7 +92,7 @@ def test_validation_is_split_off(tmp_path: Path) -> None:
 
 def test_folders_beside_splits_are_told(tmp_path: Path) -> None:
     """A folder beside the splits is read for nothing, or vanishes without a word."""
-    root = folder(split(tmp_path, *data.SPLITS), {"unlabelled": 3, "labels/x": 1})
+    root = folder(split(tmp_path, *store.SPLITS), {"unlabelled": 3, "labels/x": 1})
     dataset = found(root)
     assert sizes(dataset) == [4, 4, 4]
     assert dataset.notes[0] == "folders beside the splits are left out: labels, unlabelled"
@@ -204,7 +204,7 @@ def test_classes_that_only_sound_like_splits(tmp_path: Path, counts: dict[str, i
     [
         ({"photos/cat": 3, "photos/dog": 3}, "photos", "cat, dog"),
         ({"a/b/c/cat": 3, "a/b/c/dog": 3}, "a/b/c", "cat, dog"),
-        ({f"photos/{part}/{kind}": 2 for part in data.SPLITS for kind in "ab"}, "photos", "test, train, val"),
+        ({f"photos/{part}/{kind}": 2 for part in store.SPLITS for kind in "ab"}, "photos", "test, train, val"),
         (
             {f"photos/c{number:02}": 3 for number in range(12)},
             "photos",
@@ -228,8 +228,8 @@ def test_one_folder_too_many(tmp_path: Path, counts: dict[str, int], inside: str
 def test_two_unicode_forms_are_one_class(tmp_path: Path) -> None:
     """A class is two to the program, and looks like one in every message."""
     forms = [unicodedata.normalize(form, "été") for form in ("NFC", "NFD")]
-    root = split(tmp_path, *data.SPLITS)
-    for number, (part, form) in enumerate(zip(data.SPLITS, [*forms, forms[0]], strict=True)):
+    root = split(tmp_path, *store.SPLITS)
+    for number, (part, form) in enumerate(zip(store.SPLITS, [*forms, forms[0]], strict=True)):
         paint(root / part / form / "x.png", 500 + number)
     dataset = found(root)
     assert dataset.classes == ("cat", "dog", forms[0])
@@ -239,7 +239,7 @@ def test_two_unicode_forms_are_one_class(tmp_path: Path) -> None:
 
 def test_names_that_cannot_be_shown(tmp_path: Path) -> None:
     """A folder's name ends the search with a traceback, or moves the cursor of a terminal."""
-    root = split(tmp_path, *data.SPLITS)
+    root = split(tmp_path, *store.SPLITS)
     for name in (b"other\xff", b"red\n\x1b[31m"):
         (root / os.fsdecode(name)).mkdir()
     assert found(root).notes == ("folders beside the splits are left out: other\\udcff, red\\n\\x1b[31m",)
@@ -266,11 +266,11 @@ def test_many_small_classes_are_few_lines(tmp_path: Path) -> None:
 def test_a_built_in_set_hides_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has a folder called digits searches on other digits, without a word."""
     monkeypatch.chdir(tmp_path)
-    assert data.find("digits", seed=0, max_bad_files=0).notes == ()
+    assert store.find("digits", seed=0, max_bad_files=0).notes == ()
     folder(tmp_path / "digits", {"one": 3, "two": 3})
-    (note,) = data.find("digits", seed=0, max_bad_files=0).notes
+    (note,) = store.find("digits", seed=0, max_bad_files=0).notes
     assert "--data ./digits" in note
-    assert data.find("./digits", seed=0, max_bad_files=0).classes == ("one", "two")
+    assert store.find("./digits", seed=0, max_bad_files=0).classes == ("one", "two")
 
 
 # files
@@ -390,9 +390,9 @@ def test_all_copies_of_an_image_are_in_one_split(tmp_path: Path) -> None:
     dataset = found(root)
     assert dataset.skipped == ()
     assert sum(sizes(dataset)) == 80
-    digests = [set(dataset.digests[part]) for part in data.SPLITS]
+    digests = [set(dataset.digests[part]) for part in store.SPLITS]
     assert sum(map(len, digests)) == len(set.union(*digests)) == 44
-    assert [Counter(dataset.labels[part])[1] for part in data.SPLITS] == [20, 10, 10]
+    assert [Counter(dataset.labels[part])[1] for part in store.SPLITS] == [20, 10, 10]
     assert dataset.notes == ("files that are copies of others: 36; all copies of an image are in one split",)
 
 
@@ -409,7 +409,7 @@ def test_copies_alone_are_too_few(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", [False, True], ids=["to split", "split"])
 def test_one_image_in_two_classes(tmp_path: Path, given: bool) -> None:
     """An image under two classes is a copy to one of them, and teaches the network a wrong answer."""
-    root = split(tmp_path, *data.SPLITS, each=20) if given else folder(tmp_path, {"cat": 60, "dog": 60})
+    root = split(tmp_path, *store.SPLITS, each=20) if given else folder(tmp_path, {"cat": 60, "dog": 60})
     first, second = ("train/cat/000.png", "test/dog/x.png") if given else ("cat/000.png", "dog/x.png")
     shutil.copy(root / first, root / second)
     dataset = found(root, max_bad_files=0.05)

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from search.errors import RequestError
-from search.lock import SILENT_AFTER_S, Lock
+from search.record.lock import SILENT_AFTER_S, Lock
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from search.lock import Lock
+from search.record.lock import Lock
 
 with Lock(Path(sys.argv[1])):
     print("held", flush=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as known
 
-from search import metrics
-from search.metrics import METRICS, Labels, Probabilities
+from search.task import metrics
+from search.task.metrics import METRICS, Labels, Probabilities
 
 COMPUTED = [name for name, metric in METRICS.items() if metric.of]
 

@@ -21,10 +21,13 @@ import pytest
 from pyarrow import fs
 from searches import PATIENCE_S, accuracy_of_the_model, long_space
 
-from search import mirror, report, resume, run
+from search import run
+from search.driver import resume
 from search.errors import CheckpointError, RequestError, StorageError
-from search.mirror import Mirror, joined
-from search.tensorboard import Events
+from search.record import mirror
+from search.record.mirror import Mirror, joined
+from search.report import __main__ as report
+from search.trial.tensorboard import Events
 
 pytestmark = pytest.mark.slow
 

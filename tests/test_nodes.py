@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from search import data
+from search.data import store
 from search.machine import versions
-from search.question import Question, differences, digest, look
-from search.resources import Resources
+from search.request.requirements import Question, differences, digest, look
+from search.request.resources import Resources
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def question(tmp_path: Path) -> Question:
         seed=0,
         max_bad_files=0.0,
         folders="auto",
-        fingerprint=data.find(str(tmp_path / "photos"), seed=0, max_bad_files=0.0).fingerprint,
+        fingerprint=store.find(str(tmp_path / "photos"), seed=0, max_bad_files=0.0).fingerprint,
         files={str(weights): digest(weights)},
         cache=tmp_path / "cache",
         bytes=1 << 20,

@@ -15,7 +15,7 @@ from benchmarks.quality.real import Pair, order, pairs
 from benchmarks.quality.replay import GO_ON, PAUSE, STOP, replay
 from benchmarks.quality.rivals import MORE, RIVALS
 from benchmarks.quality.table import Curves, Grid, Plane, Table, curves_at
-from search.record import Point, Record, Row
+from search.record.record import Point, Record, Row
 
 EPOCHS, BLOCKS = 8, 2
 RATES = (1e-5, 1e-3, 1e-1)

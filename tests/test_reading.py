@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from search import data, reading
-from search.record import write_reading
+from search.data import reading, store
+from search.record.record import write_reading
 
 SIZE = 8
 README = Path(__file__).parents[1] / "README.md"
@@ -27,7 +27,7 @@ ORIENTATIONS = range(1, 9)  # https://exiftool.org/TagNames/EXIF.html
 TAGGED = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
 LOW, HIGH = 29_000, 31_000  # hundredths of a kelvin, as thermal cameras store them
 Pixels = np.ndarray
-Read = tuple[data.Dataset, dict[str, Pixels]]
+Read = tuple[store.Dataset, dict[str, Pixels]]
 
 
 def paint(number: int, size: tuple[int, int] = (11, 13)) -> Image.Image:
@@ -133,7 +133,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Read:
     """A data set of all kinds of files, and how the search reads each of them."""
     assert "HEIF" in reading.formats()
     root = tmp_path_factory.mktemp("reading")
-    folders = [root / "photos" / split / name for split in data.SPLITS for name in ("a", "b")]
+    folders = [root / "photos" / split / name for split in store.SPLITS for name in ("a", "b")]
     for number, folder in enumerate(folders):
         folder.mkdir(parents=True)
         paint(100 + number).save(folder / "any.png")
@@ -149,11 +149,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Read:
 
 def found(folder: Path, cache: Path) -> Read:
     """A folder's data set, and how the search reads each image."""
-    looked = data.find(str(folder), seed=0, max_bad_files=0)
-    dataset = data.decode(looked, max_bad_files=0, image_size=SIZE, cache=cache)
+    looked = store.find(str(folder), seed=0, max_bad_files=0)
+    dataset = store.decode(looked, max_bad_files=0, image_size=SIZE, cache=cache)
     read = {}
-    for split in data.SPLITS:
-        images, _ = data.load(dataset, split, SIZE, cache)
+    for split in store.SPLITS:
+        images, _ = store.load(dataset, split, SIZE, cache)
         read |= dict(zip(dataset.items[split], images, strict=True))
     return dataset, read
 
@@ -297,7 +297,7 @@ def test_tiffs_that_pillow_misreads_are_bad(tmp_path: Path, content: bytes, told
         for number in range(6):
             paint(ord(name) + 100 * number).save(tmp_path / name / f"{number}.png")
     (tmp_path / "a" / "odd.tif").write_bytes(content)
-    ((path, reason),) = data.find(str(tmp_path), seed=0, max_bad_files=0.1).skipped
+    ((path, reason),) = store.find(str(tmp_path), seed=0, max_bad_files=0.1).skipped
     assert path == "a/odd.tif"
     assert told in reason
 
@@ -332,7 +332,7 @@ def test_a_hot_pixel_is_told(tmp_path: Path) -> None:
             values = numbers.integers(low, low + 500, (9, 7)).astype("uint16")
             values[0, 0] = 65535 if number == 0 else low
             Image.fromarray(values).save(tmp_path / name / f"{number}.png")
-    notes = [data.find(str(tmp_path), seed=seed, max_bad_files=0).notes for seed in range(6)]
+    notes = [store.find(str(tmp_path), seed=seed, max_bad_files=0).notes for seed in range(6)]
     assert {"becomes 255" in found[0] for found in notes} == {True}
     assert any(len(found) == 2 and "share few greys" in found[1] for found in notes)
 
@@ -344,20 +344,20 @@ def test_values_that_are_no_numbers_are_bad(tmp_path: Path) -> None:
         for number in range(10):
             paint(ord(name) + 100 * number).save(tmp_path / "photos" / name / f"{number}.png")
     Image.fromarray(np.array([[np.nan, 1]], "float32")).save(tmp_path / "photos" / "a" / "nan.tif")
-    dataset = data.find(str(tmp_path / "photos"), seed=0, max_bad_files=0.1)
+    dataset = store.find(str(tmp_path / "photos"), seed=0, max_bad_files=0.1)
     assert dataset.skipped == (("a/nan.tif", "cannot be read: it holds values that are no numbers"),)
 
 
 def test_the_fingerprint_tells_how_images_are_read(tmp_path: Path) -> None:
     """Features of images read in another way are taken; or those of ordinary data are lost with a new version."""
-    for number, folder in enumerate([tmp_path / split / name for split in data.SPLITS for name in "ab"]):
+    for number, folder in enumerate([tmp_path / split / name for split in store.SPLITS for name in "ab"]):
         folder.mkdir(parents=True)
         paint(number).convert("RGB").save(folder / "any.png")
-    dataset = data.find(str(tmp_path), seed=0, max_bad_files=0)
+    dataset = store.find(str(tmp_path), seed=0, max_bad_files=0)
     asked = [dataset.classes, dataset.items, dataset.labels, dataset.digests]
     assert hashlib.sha256(json.dumps(asked).encode()).hexdigest() == dataset.fingerprint
     (tmp_path / "train" / "a" / "any.png").write_bytes(turned(6, "PNG", 0))
-    tagged = data.find(str(tmp_path), seed=0, max_bad_files=0)
+    tagged = store.find(str(tmp_path), seed=0, max_bad_files=0)
     asked = [tagged.classes, tagged.items, tagged.labels, tagged.digests]
     assert hashlib.sha256(json.dumps(asked).encode()).hexdigest() != tagged.fingerprint
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from search import ranking, record, states
 from search.errors import RequestError, StorageError
-from search.metrics import METRICS
-from search.record import Record, Row
+from search.record import ranking, record, states
+from search.record.record import Record, Row
+from search.task.metrics import METRICS
 
 ADAM = {"unfreeze_depth": 2, "learning_rate": 1e-3, "optimizer": "adam"}
 SGD = {"unfreeze_depth": 0, "learning_rate": 0.1 + 0.2, "optimizer": "sgd", "momentum": 0.9}

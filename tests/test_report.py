@@ -19,9 +19,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from PIL import Image
 
-from search import charts, comparison, console, findings, page, record, report, states
-from search.findings import Findings
-from search.record import Record
+from search.record import record, states
+from search.record.record import Record
+from search.report import __main__ as report
+from search.report import analysis, charts, comparison, console, page
+from search.report.analysis import Findings
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "unfreeze_depth": IntDistribution(0, 2),
@@ -111,7 +113,7 @@ class Made:
     def found(self) -> Findings:
         """What a report finds."""
         self.record.write_trials()
-        return findings.find(record.read(self.record.folder))
+        return analysis.find(record.read(self.record.folder))
 
     def _note(self, event: str, number: str, **facts: Any) -> None:
         self._at += 1.0
@@ -171,7 +173,7 @@ def test_a_resumed_trial_tells_an_epoch_once(tmp_path: Path) -> None:
 
 def test_progress_counts_the_epochs_of_all_trials(made: Made) -> None:
     """A search would seem faster than it was."""
-    steps = findings.progress(made.found())
+    steps = analysis.progress(made.found())
 
     assert [(step.trial, step.epochs, step.value) for step in steps] == [
         *(("0000", 1, 0.5), ("0000", 2, 0.75)),
@@ -185,12 +187,12 @@ def test_progress_of_a_loss_goes_down(tmp_path: Path) -> None:
     made = Made(tmp_path / "loss", space={**ABOUT["space"], "objective": "val_loss"})
     made.trial(adam(0, 1e-3), [0.5, 0.25, 0.75], "converged")
 
-    assert [step.value for step in findings.progress(made.found())][:-1] == [0.5, 0.25]
+    assert [step.value for step in analysis.progress(made.found())][:-1] == [0.5, 0.25]
 
 
 def test_rungs_name_who_came_and_who_was_stopped(made: Made) -> None:
     """What early stopping did would be told wrong."""
-    one, three = findings.rungs(made.found())
+    one, three = analysis.rungs(made.found())
 
     assert (one.epoch, three.epoch) == (1, 3)
     assert one.stopped == ["0001"]
@@ -200,7 +202,7 @@ def test_rungs_name_who_came_and_who_was_stopped(made: Made) -> None:
 
 def test_saved_counts_what_asha_spared(made: Made) -> None:
     """Trials that ended by themselves would be counted as stopped."""
-    assert findings.saved(made.found()) == (13, (9 - 1) + (9 - 3))
+    assert analysis.saved(made.found()) == (13, (9 - 1) + (9 - 3))
 
 
 def test_importance_rests_on_complete_trials(tmp_path: Path) -> None:
@@ -210,7 +212,7 @@ def test_importance_rests_on_complete_trials(tmp_path: Path) -> None:
         rate = 10 ** -(1.2 + 2.6 * ((7 * index) % 30) / 30)
         made.trial(adam(index % 3, rate), [1 - abs(-2.5 - math.log10(rate)) / 3], "converged")
     made.trial(sgd(0, 1e-3), [0.1], rung=1)
-    shares, count = findings.importance(made.found())
+    shares, count = analysis.importance(made.found())
 
     assert count == 30
     assert max(shares, key=lambda name: shares[name]) == "learning_rate"
@@ -219,7 +221,7 @@ def test_importance_rests_on_complete_trials(tmp_path: Path) -> None:
 
 def test_no_importance_without_trials(tmp_path: Path) -> None:
     """A report on a search that has just begun would fail."""
-    assert findings.importance(Made(tmp_path / "new").found()) == ({}, 0)
+    assert analysis.importance(Made(tmp_path / "new").found()) == ({}, 0)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +244,7 @@ def test_best_values_at_a_bound_are_told(
     for index in range(15):
         made.trial(adam(index % 3, 0.005), [0.5], "converged")
 
-    assert [(bound.parameter, bound.end, bound.bound) for bound in findings.at_bounds(made.found())] == expected
+    assert [(bound.parameter, bound.end, bound.bound) for bound in analysis.at_bounds(made.found())] == expected
 
 
 def test_a_range_of_depths_that_could_be_wider(tmp_path: Path) -> None:
@@ -250,20 +252,20 @@ def test_a_range_of_depths_that_could_be_wider(tmp_path: Path) -> None:
     made = Made(tmp_path / "deeper", blocks=7)
     made.trial(adam(2, 1e-3), [0.9], "converged")
 
-    assert [(bound.parameter, bound.end) for bound in findings.at_bounds(made.found())] == [("unfreeze_depth", "high")]
+    assert [(bound.parameter, bound.end) for bound in analysis.at_bounds(made.found())] == [("unfreeze_depth", "high")]
 
 
 def test_the_front_is_what_nothing_cheaper_beats() -> None:
     """A costly trial would be recommended that a cheap one equals."""
     points = [(3.0, 0.9), (1.0, 0.5), (2.0, 0.5), (2.5, 0.8), (4.0, 0.7), (1.0, 0.4)]
 
-    assert findings.front(points, up=True) == [(1.0, 0.5), (2.5, 0.8), (3.0, 0.9)]
-    assert findings.front(points, up=False) == [(1.0, 0.4)]
+    assert analysis.front(points, up=True) == [(1.0, 0.5), (2.5, 0.8), (3.0, 0.9)]
+    assert analysis.front(points, up=False) == [(1.0, 0.4)]
 
 
 def test_figures_of_each_class() -> None:
     """Precision and recall would be exchanged."""
-    first, second, third = findings.per_class([[8, 2, 0], [0, 5, 0], [0, 0, 0]])
+    first, second, third = analysis.per_class([[8, 2, 0], [0, 5, 0], [0, 0, 0]])
 
     assert first == pytest.approx((1.0, 0.8, 16 / 18, 10))
     assert second == pytest.approx((5 / 7, 1.0, 10 / 12, 5))
@@ -272,8 +274,8 @@ def test_figures_of_each_class() -> None:
 
 def test_the_margin_is_the_binomial_one() -> None:
     """A difference that is chance would be taken for a finding."""
-    assert findings.margin(0.9, 100) == pytest.approx(0.03)
-    assert findings.margin(1.0, 100) == 0
+    assert analysis.margin(0.9, 100) == pytest.approx(0.03)
+    assert analysis.margin(1.0, 100) == 0
 
 
 def test_a_damaged_journal_is_no_journal(made: Made) -> None:
@@ -412,13 +414,13 @@ def test_another_objective_is_shown_first(tmp_path: Path) -> None:
 def test_a_class_that_is_never_found_is_named(made: Made) -> None:
     """With 194 images of one class and 6 of another, 0.97 is told of a model that knows one class alone."""
     counts = [[29, 0], [1, 0]]
-    recalls = [recall for _, recall, _, _ in findings.per_class(counts)]
+    recalls = [recall for _, recall, _, _ in analysis.per_class(counts)]
     told = console.tested({**METRICS, "test_accuracy": 29 / 30, "recall": recalls, "balanced_accuracy": 0.5})
     made.won(confusion_matrix=counts, test_accuracy=29 / 30)
     shown = Page(page.page(made.found())).text
 
-    assert findings.balanced(counts) == 0.5
-    assert findings.balanced([[3, 1], [0, 0]]) == 0.75
+    assert analysis.balanced(counts) == 0.5
+    assert analysis.balanced([[3, 1], [0, 0]]) == 0.75
     assert told == "test accuracy of trial 0000: 0.9667, balanced over the classes 0.5000; it never finds dog"
     assert "balanced over the classes 0.5000" in " ".join(shown.split())
     assert "With 30 test images, it never finds dog." in shown

@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 from searches import rows, run, running, wait_for
 
-from search import record, request, resume, spacefile
 from search import run as command
+from search.components.stopping import RULES
+from search.driver import resume
 from search.errors import RequestError
-from search.space import Objective
-from search.stopping import RULES
+from search.record import record
+from search.request import request
+from search.space import Objective, spacefile
 
 ABOUT: dict[str, Any] = {
     "space": {"name": "mine", "search": {"dropout": "FloatDistribution(0, 0.5)"}, "budget": {"trials": 4}},

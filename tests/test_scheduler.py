@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from search import record, states
-from search.scheduler import Scheduler
+from search.components.stopping import RULES
+from search.driver.scheduler import Scheduler
+from search.record import record, states
 from search.space import Budget, Objective
-from search.stopping import RULES
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 NAMES = count()

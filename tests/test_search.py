@@ -21,9 +21,10 @@ from optuna.trial import TrialState
 from PIL import Image
 from searches import PATIENCE_S, command, in_the_middle, long_space, rows, run, running, study, wait_for
 
-from search import record, states, tune
+from search.components.stopping.finish import BEST
+from search.driver import tune
+from search.record import record, states
 from search.space import Budget, Float, Space
-from search.stopping.finish import BEST
 
 pytestmark = pytest.mark.slow
 

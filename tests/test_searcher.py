@@ -14,9 +14,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from search import record
-from search.samplers import SAMPLERS
-from search.searcher import Searcher
+from search.components.samplers import SAMPLERS
+from search.driver.searcher import Searcher
+from search.record import record
 from search.setting import Value
 from search.space import Budget, Choice, Depth, Float, Int, Objective, Space
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from searches import PATIENCE_S, accuracy_of_the_model, command, rows, study, workers
 
-from search import record, states
+from search.components.stopping.rule import Curve
+from search.components.stopping.trend import Trend
+from search.record import record, states
 from search.space import Budget, Objective
-from search.stopping.rule import Curve
-from search.stopping.trend import Trend
 
 pytestmark = pytest.mark.soak
 

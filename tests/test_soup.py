@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from search.cache import Array
-from search.soup import Judged, greedy
+from search.trial.soup import Judged, greedy
 
 
 def at(*values: float) -> list[Array]:

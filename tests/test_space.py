@@ -14,14 +14,14 @@ import pytest
 
 import spaces
 from search import errors
+from search.components.optimizers import OPTIMIZERS
 from search.errors import SpaceError
-from search.metrics import METRICS
-from search.optimizers import OPTIMIZERS
 from search.parameters import sample
 from search.setting import Value
-from search.settings import SETTINGS, read_assignments
 from search.space import Budget, Choice, Depth, Float, Int, Objective, Space
-from search.spacefile import faults, load
+from search.space.settings import SETTINGS, read_assignments
+from search.space.spacefile import faults, load
+from search.task.metrics import METRICS
 
 SHIPPED = sorted(path.stem for path in Path(spaces.__path__[0]).glob("[a-z]*.py"))
 BUDGET = Budget(trials=4, epochs=2)

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-from search.metrics import METRICS
-from search.record import Point
-from search.settings import SETTINGS
+from search.components.stopping import RULES
+from search.components.stopping.finish import BEST, Finish
+from search.components.stopping.rule import Curve, Rule
+from search.record.record import Point
 from search.space import Budget, Objective
-from search.stopping import RULES
-from search.stopping.finish import BEST, Finish
-from search.stopping.rule import Curve, Rule
+from search.space.settings import SETTINGS
+from search.task.metrics import METRICS
 
 BUDGET = Budget(trials=40, epochs=16, first_rung=2, reduction_factor=3)
 Values = Mapping[int, float]

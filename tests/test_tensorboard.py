@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from werkzeug.test import Client
 
-from search.metrics import METRICS
-from search.settings import SETTINGS
 from search.space import Budget, Choice, Depth, Float, Space
-from search.tensorboard import Directory, Events
+from search.space.settings import SETTINGS
+from search.task.metrics import METRICS
+from search.trial.tensorboard import Directory, Events
 
 SPACE = Space(
     search={
@@ -218,7 +218,7 @@ def test_an_unresolved_depth_has_no_column(tmp_path: Path) -> None:
 
 def test_tensorflow_is_not_imported() -> None:
     """The driver would take seconds longer to start, and memory of a GPU that its trials need."""
-    code = "import sys, search.tensorboard; print('tensorflow' in sys.modules, 'keras' in sys.modules)"
+    code = "import sys, search.trial.tensorboard; print('tensorflow' in sys.modules, 'keras' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
     assert said.strip() == "False False"

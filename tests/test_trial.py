@@ -20,17 +20,20 @@ import pytest
 from conftest import Toy
 from numpy.typing import NDArray
 
-from search import backbones, callbacks, checkpoint, evidence, features, metrics, model, probe, trial, warm
-from search.backbones import Source
-from search.data import silent
+from search import features
+from search.backbone import backbones
+from search.backbone.backbones import Source
+from search.data.store import silent
 from search.errors import CheckpointError, StorageError
 from search.features import Place
-from search.metrics import METRICS
-from search.request import Request
-from search.resources import Resources
-from search.settings import SETTINGS
+from search.request.request import Request
+from search.request.resources import Resources
+from search.request.workload import Workload
 from search.space import Budget, Choice, Float, Int, Objective, Space
-from search.workload import Workload
+from search.space.settings import SETTINGS
+from search.task import metrics
+from search.task.metrics import METRICS
+from search.trial import callbacks, checkpoint, explanation, model, probe, reuse, training
 
 REPORTED = {
     *("epoch", "objective", "best_epoch", *METRICS, "last_val_accuracy", "last_val_loss"),
@@ -66,7 +69,7 @@ class Ran:
         orders: in which the training images were read in that epoch.
     """
 
-    configuration: trial.Configuration
+    configuration: training.Configuration
     reports: list[dict[str, Any]]
     network: model.Network
     backbone: backbones.Backbone
@@ -112,7 +115,7 @@ def variables(network: model.Network, backbone: backbones.Backbone) -> Weights:
     return [(variable.path, np.array(variable)) for variable in found.values()]
 
 
-def best_on_disk(configuration: trial.Configuration) -> int | None:
+def best_on_disk(configuration: training.Configuration) -> int | None:
     """The epoch whose weights lie on disk; `None` where none do."""
     if not (configuration.folder / "best.npz").exists():
         return None
@@ -147,7 +150,7 @@ class Trials:
         """Where the features of a backbone lie, or would lie."""
         source = Source(backbone, "own", self._toy.image_size)
         if source not in self._described:
-            self._described[source] = backbones.describe(warm.backbone(source))
+            self._described[source] = backbones.describe(reuse.backbone(source))
         described = self._described[source]
         shapes = tuple(map(tuple, described["shapes"]))
         return Place(self._toy.cache, self._toy.dataset, self._toy.image_size, described["identity"], shapes)
@@ -155,14 +158,14 @@ class Trials:
     def keep(self, cut: int) -> None:
         """Compute the features of `tiny` at a cut, for all trials from now on."""
         source, place = Source("tiny", "own", self._toy.image_size), self.place("tiny")
-        features.fill(place, [cut], warm.backbone(source), 1 << 30, silent)
+        features.fill(place, [cut], reuse.backbone(source), 1 << 30, silent)
 
-    def configuration(self, name: str, **changes: Any) -> trial.Configuration:
+    def configuration(self, name: str, **changes: Any) -> training.Configuration:
         """A configuration that differs from `PARAMETERS`, or in its other fields, by `changes`."""
         fields = {key: changes.pop(key) for key in FIELDS & set(changes)}
         backbone = fields.get("backbone", "tiny")
         parameters = DEFAULTS.parameters({**PARAMETERS, **changes})
-        return trial.Configuration(
+        return training.Configuration(
             **{
                 "trial": name,
                 "parameters": parameters,
@@ -190,17 +193,17 @@ class Trials:
         reports: list[dict[str, Any]] = []
         suffix: dict[int, list[NDArray[Any]]] = {}
         orders: dict[int, NDArray[Any]] = {}
-        make: Callable[..., tuple[model.Network, features.Start]] = trial._network
+        make: Callable[..., tuple[model.Network, features.Start]] = training._network
 
         def watched(*asked: Any) -> tuple[model.Network, features.Start]:
             network, start = make(*asked)
-            built.append((network, variables(network, warm.backbone(configuration.source, as_trained=True))))
+            built.append((network, variables(network, reuse.backbone(configuration.source, as_trained=True))))
             return network, start
 
         def report(metrics: dict[str, Any]) -> None:
             network, epoch = built[0][0], metrics["epoch"]
             reports.append(dict(metrics))
-            suffix[epoch] = [np.array(variable) for variable in network.suffix.variables]
+            suffix[epoch] = [np.array(variable) for variable in network.weights]
             orders[epoch] = np.array(network.fitted.train._order)
             states = configuration.folder / "states"
             states.mkdir(parents=True, exist_ok=True)
@@ -210,12 +213,12 @@ class Trials:
                 raise callbacks.Stopped
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(trial, "_network", watched)
+            patch.setattr(training, "_network", watched)
             patch.setattr(callbacks, "SHARE_OF_TIME", math.inf)
             patch.setattr(callbacks, "SAVE_EVERY_S", 0.0)
-            trial.train(configuration, report)
+            training.train(configuration, report)
         ((network, before),) = built
-        backbone = warm.backbone(configuration.source, as_trained=True)
+        backbone = reuse.backbone(configuration.source, as_trained=True)
         trained = {variable.path for variable in network.fitted.trainable_variables}
         after = variables(network, backbone)
         return Ran(configuration, reports, network, backbone, before, after, trained, suffix, orders)
@@ -268,9 +271,9 @@ def tiny(trials: Trials, toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> 
     best, folder = whole.reports[-1]["best_epoch"], tmp_path_factory.mktemp("best")
     state = whole.configuration.folder / "states" / f"{best + 1}.npz"
     resumed = trials.run("resumed", resume=state, epochs=whole.configuration.epochs)
-    exported = trial.export(whole.configuration, folder, best)
-    trial.show_tested(whole.configuration, exported, folder)
-    trial.show(whole.configuration, best, exported)
+    exported = training.export(whole.configuration, folder, best)
+    training.show_tested(whole.configuration, exported, folder)
+    training.show(whole.configuration, best, exported)
     files = {split: [str(toy.folder / item) for item in toy.dataset.items[split]] for split in ("val", "test")}
     (folder / "asked.json").write_text(json.dumps({"model": str(folder / "model.keras"), "files": files}))
     command = [sys.executable, "-I", "-c", ELSEWHERE, "asked.json", "answer.json"]
@@ -454,8 +457,8 @@ def test_depth_0_trains_the_head_alone(head: Ran) -> None:
 def untrained(trials: Trials, **changes: Any) -> tuple[model.Network, Callable[[], Weights]]:
     """A trial's network before its first step, and what gives its variables as they are then."""
     configuration = trials.configuration("untrained", **changes)
-    network, _ = trial._network(configuration, None)
-    return network, lambda: variables(network, warm.backbone(configuration.source, as_trained=True))
+    network, _ = training._network(configuration, None)
+    return network, lambda: variables(network, reuse.backbone(configuration.source, as_trained=True))
 
 
 def test_decay_spares_biases_and_norms(trials: Trials) -> None:
@@ -522,7 +525,7 @@ def test_a_parameter_that_does_not_apply_has_its_default(trials: Trials, name: s
     configuration = asked.configuration("0000", {parent: value})
     configuration.folder.parent.mkdir()
     reports: list[dict[str, Any]] = []
-    trial.train(configuration, reports.append)
+    training.train(configuration, reports.append)
 
     assert set(configuration.parameters) == set(SEARCHABLE)
     assert (configuration.parameters[name], configuration.parameters[parent]) == (default, value)
@@ -626,7 +629,7 @@ def test_a_resumed_trial_remembers_its_rate_its_best_and_its_time(whole: Ran, re
 def test_a_trial_that_was_over_reports_its_end_again(head: Ran) -> None:
     """A trial that was killed between its last state and its last report would run on, or never be seen to end."""
     reports: list[dict[str, Any]] = []
-    trial.train(head.configuration, reports.append, head.configuration.folder / "last.npz")
+    training.train(head.configuration, reports.append, head.configuration.folder / "last.npz")
 
     assert reports == head.reports[-1:]
 
@@ -744,7 +747,7 @@ def test_a_trial_never_starts_afresh_in_place_of_its_state(whole: Ran, head: Ran
     reports: list[dict[str, Any]] = []
 
     with pytest.raises(CheckpointError, match=r"last\.npz belongs to another network"):
-        trial.train(configuration, reports.append)
+        training.train(configuration, reports.append)
     assert reports == []
     assert [path.name for path in configuration.folder.iterdir()] == ["last.npz"]
 
@@ -773,7 +776,7 @@ def test_a_process_that_lost_its_trial_writes_nothing_more(trials: Trials, monke
         seen.append((configuration.folder / "last.npz").read_bytes())
 
     with pytest.raises(CheckpointError, match="belongs to another process"):
-        trial.train(configuration, report)
+        training.train(configuration, report)
     assert len(seen) == 2
     assert (configuration.folder / "last.npz").read_bytes() == seen[-1]
 
@@ -783,10 +786,10 @@ def test_a_paused_trial_is_saved_and_goes_on_as_if_nothing_had_happened(trials: 
     changes = {"backbone": trials.small, "epochs": 4, **HEAD}
     whole, reports = trials.run("unpaused", **changes).reports, list[dict[str, Any]]()
     configuration = trials.configuration("paused", **changes)
-    trial.train(configuration, reports.append, lambda: len(reports) == 1)
+    training.train(configuration, reports.append, lambda: len(reports) == 1)
 
     assert [report["paused"] for report in reports] == [False, True]
-    trial.train(configuration, reports.append)
+    training.train(configuration, reports.append)
     assert [report["epoch"] for report in reports] == [1, 2, 2, 3, 4]
     for report in reports:
         expected = {**whole[report["epoch"] - 1], "seconds": report["seconds"], "paused": report["paused"]}
@@ -797,7 +800,7 @@ def test_a_paused_trial_is_saved_and_goes_on_as_if_nothing_had_happened(trials: 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The module whose function Ray runs; Ray hands objects on, and no library is told of threads."""
-    from search import worker
+    from search.driver import worker
 
     monkeypatch.setattr(worker.ray, "get", lambda reference: reference)
     monkeypatch.setattr(worker, "importing_keras", nullcontext)
@@ -811,7 +814,7 @@ def test_a_worker_goes_on_from_the_state_that_lies_there(
     shutil.copy(head.configuration.folder / "last.npz", tmp_path)
     asked, reported = list[Any](), list[dict[str, Any]]()
 
-    def configuration(*arguments: Any) -> trial.Configuration:
+    def configuration(*arguments: Any) -> training.Configuration:
         asked.append(arguments)
         return replace(head.configuration, folder=tmp_path)
 
@@ -920,7 +923,7 @@ def watched(trials: Trials, name: str, end: int, **changes: Any) -> tuple[list[i
         if metrics["epoch"] == end:
             raise callbacks.Stopped
 
-    trial.train(configuration, report)
+    training.train(configuration, report)
     return found, best
 
 
@@ -966,7 +969,7 @@ def test_near_the_deadline_the_best_weights_are_there_after_every_epoch(trials: 
 def test_the_export_refuses_weights_of_another_epoch(head: Ran, tmp_path: Path) -> None:
     """A trial that was cut off would be exported with weights that do not give its figures."""
     with pytest.raises(CheckpointError, match=r"best\.npz does not hold the weights of epoch 99.*previous\.npz"):
-        trial.export(head.configuration, tmp_path, 99)
+        training.export(head.configuration, tmp_path, 99)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -982,8 +985,8 @@ def test_the_mean_of_several_trials_is_exported_where_it_is_better(head: Ran, tr
     best = head.reports[-1]["best_epoch"]
     (tmp_path / "alone").mkdir()
     (tmp_path / "mixed").mkdir()
-    alone = trial.export(head.configuration, tmp_path / "alone", best)
-    mixed = trial.export(head.configuration, tmp_path / "mixed", best, others)
+    alone = training.export(head.configuration, tmp_path / "alone", best)
+    mixed = training.export(head.configuration, tmp_path / "mixed", best, others)
 
     assert "soup" not in alone.figures
     place = head.configuration.place
@@ -995,13 +998,13 @@ def test_the_mean_of_several_trials_is_exported_where_it_is_better(head: Ran, tr
     assert (said["val_accuracy"], said["test_accuracy"]) == (before[1], alone.figures["test_accuracy"])
     assert after[0] < before[0], "the loss, which is this trial's objective"
     assert mixed.figures["val_accuracy"] == after[1]
-    network, _ = trial._best(head.configuration, best)
+    network, _ = training._best(head.configuration, best)
     assert not np.array_equal(network.head.kernel, mixed.model.layers[-1].kernel)
 
 
 def evaluated(model: Any, place: Place) -> tuple[float, float]:
     """Loss and accuracy of an exported model on the validation images."""
-    said = evidence.answers(evidence.answering(model), features.images(place, "val", 0), place.labels["val"], 32)
+    said = explanation.answers(explanation.answering(model), features.images(place, "val", 0), place.labels["val"], 32)
     return said.loss, said.accuracy
 
 

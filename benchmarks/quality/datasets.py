@@ -21,9 +21,9 @@ from PIL import Image
 
 from benchmarks import workload
 from benchmarks.quality.table import Grid
-from search import data
-from search.backbones import Source
-from search.data import Dataset
+from search.backbone.backbones import Source
+from search.data import store
+from search.data.store import Dataset
 
 EMOJI = "emoji-datasource-google@16.0.0"
 FEW = 10
@@ -47,7 +47,7 @@ class Recipe:
 
 
 def _digits(folder: Path) -> Dataset:  # noqa: ARG001
-    return data.find("digits", seed=0, max_bad_files=0)
+    return store.find("digits", seed=0, max_bad_files=0)
 
 
 def _digits_few(folder: Path) -> Dataset:
@@ -77,7 +77,7 @@ def _fingerprint(found: Dataset, change: str) -> str:
 
 def _emoji(seed: int) -> Callable[[Path], Dataset]:
     def find(folder: Path) -> Dataset:
-        return data.find(str(_emoji_pictures(folder)), seed=seed, max_bad_files=0)
+        return store.find(str(_emoji_pictures(folder)), seed=seed, max_bad_files=0)
 
     return find
 
@@ -121,7 +121,7 @@ def _textures(folder: Path) -> Dataset:
     images = folder / "textures" / "images"
     if not images.exists():
         workload.write_images(images, CLOUDS)
-    return data.find(str(images), seed=0, max_bad_files=0)
+    return store.find(str(images), seed=0, max_bad_files=0)
 
 
 def _mobilenet(folder: Path) -> Source:

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.replay import GO_ON, STOP
-from search import spacefile
+from search.components.samplers import SAMPLERS
+from search.components.stopping import RULES
+from search.components.stopping.rule import Curve
+from search.driver.searcher import Searcher
 from search.parameters import Depth, values
-from search.record import Point, Record, Row
-from search.samplers import SAMPLERS
-from search.searcher import Searcher
-from search.space import Space
-from search.states import COMPLETED, DIVERGED
-from search.stopping import RULES
-from search.stopping.rule import Curve
+from search.record.record import Point, Record, Row
+from search.record.states import COMPLETED, DIVERGED
+from search.space import Space, spacefile
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from benchmarks.quality.ours import Ours, Variant, declared
 from benchmarks.quality.replay import replay
 from benchmarks.quality.table import TABLES, Plane, Table, curves_at, load
 from benchmarks.table import markdown
-from search import record, space
+from search.record import record
+from search.space import space
 
 SEEDS = 30
 APART = 0.005

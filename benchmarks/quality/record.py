@@ -61,17 +61,20 @@ def main() -> None:
 def _prepared(name: str, work: Path) -> tuple[Any, Any]:
     """Where the features of the data set lie, at every cut of the grid, and what the network is made from."""
     with importing_keras(1):
-        from search import backbones, cache, data, features, warm
+        from search import cache, features
+        from search.backbone import backbones
+        from search.data import store
+        from search.trial import reuse
 
     recipe = RECIPES[name]
     source, found = recipe.source(work), recipe.find(work)
-    dataset = data.decode(found, max_bad_files=0, image_size=source.image_size, cache=work)
-    backbone = warm.backbone(source)
+    dataset = store.decode(found, max_bad_files=0, image_size=source.image_size, cache=work)
+    backbone = reuse.backbone(source)
     about = backbones.describe(backbone)
     shapes = tuple(map(tuple, about["shapes"]))
     place = features.Place(work, dataset, source.image_size, about["identity"], shapes, seed=recipe.seed)
     wanted = [cut for depth in recipe.grid.depths if (cut := len(shapes) - depth)]
-    features.fill(place, wanted, backbone, cache.allowed(place.root, 50), data.silent)
+    features.fill(place, wanted, backbone, cache.allowed(place.root, 50), store.silent)
     return place, source
 
 
@@ -85,9 +88,11 @@ def _record(task: tuple[str, Path, Plane, Sequence[float]]) -> dict[tuple[Plane,
 
 def _test_features(place: Any, source: Any, depth: int) -> Any:
     """What lies at a depth's cut for the test images."""
-    from search import backbones, features, warm
+    from search import features
+    from search.backbone import backbones
+    from search.trial import reuse
 
-    read, backbone = features.images(place, "test", 0), warm.backbone(source)
+    read, backbone = features.images(place, "test", 0), reuse.backbone(source)
     images = read(np.arange(len(place.labels["test"])))
     cut = len(place.shapes) - depth
     if not cut:
@@ -99,18 +104,19 @@ def _test_features(place: Any, source: Any, depth: int) -> Any:
 
 def _trained(place: Any, source: Any, plane: Plane, rate: float, test: Any) -> Curve:
     """One configuration's curves: how many are right, the loss, the seconds that its epochs take of one CPU."""
-    from search import features, trial, warm
+    from search import features
+    from search.trial import reuse, training
 
     scratch = place.cache / "trials" / str(uuid.uuid4())
     asked = Space({}, Budget(1, EPOCHS))
     parameters = asked.parameters({**FIXED, **plane._asdict(), "learning_rate": rate, "stop_patience": EPOCHS + 1})
     parts, classes = asked.parts(parameters), len(place.dataset.classes)
-    configuration = trial.Configuration(
+    configuration = training.Configuration(
         "0000", parameters, parts, EPOCHS, place.seed, Objective(), source.name, source.weights, place, True,
         folder=scratch / "trial", tensorboard=scratch / "events",
     )  # fmt: skip
     start = features.nearest(place, len(place.shapes) - plane.unfreeze_depth)
-    network = warm.network(source, parts, parameters, classes, start)
+    network = reuse.network(source, parts, parameters, classes, start)
     assert start.cut == len(place.shapes) - plane.unfreeze_depth, "the features of this cut are not kept"  # noqa: S101
     labels, counts = place.labels["test"], {split: len(place.labels[split]) for split in ("val", "test")}
     curve: dict[str, list[float]] = {"val": [], "loss": [], "test": [], "seconds": []}
@@ -128,7 +134,7 @@ def _trained(place: Any, source: Any, plane: Plane, rate: float, test: Any) -> C
         curve["test"].append(right)
         before = time.process_time()
 
-    trial.train(configuration, report)
+    training.train(configuration, report)
     shutil.rmtree(scratch, ignore_errors=True)
     return {**curve, "images": counts, "blocks": len(place.shapes)}
 

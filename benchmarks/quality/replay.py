@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from benchmarks.quality.table import FIXED, Curves, Plane, Table, curves_at
-from search.states import COMPLETED, DIVERGED
+from search.record.states import COMPLETED, DIVERGED
 
 GO_ON, STOP, PAUSE = "go on", "stop", "pause"
 WARM = math.ceil(FIXED["warmup_epochs"])
@@ -59,7 +59,7 @@ class Trial:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What a real trial reports (see `search.trial.train`)."""
+        """What a real trial reports (see `search.trial.training.train`)."""
         last, best = self.epochs - 1, self.best - 1
         known = self.best > 0
         return {

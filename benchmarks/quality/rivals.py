@@ -12,8 +12,8 @@ from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.quality.replay import GO_ON, PAUSE, STOP
 from search.parameters import sample
+from search.record.states import DIVERGED
 from search.space import Space
-from search.states import DIVERGED
 
 FIRST_RUNG = 2
 

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.rivals.log import Log, arguments, grid
-from search.backbones import Backbone, load
+from search.backbone.backbones import Backbone, load
 
 Data = dict[str, tuple[Any, Any]]
 

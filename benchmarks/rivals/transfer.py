@@ -47,7 +47,7 @@ def model(workload: dict[str, Any], unfreeze_depth: int, learning_rate: float) -
 def backbone(name: str, size: int) -> tuple[keras.Model, Any]:
     """A network without its weights, and what turns raw pixels into what it takes."""
     if name == "tiny":
-        from search import tiny
+        from search.backbone import tiny
 
         return tiny.build(size), keras.layers.Rescaling(tiny.SCALE, tiny.OFFSET)
     module = {"MobileNetV2": "mobilenet_v2", "ResNet50": "resnet50"}[name]

@@ -1,0 +1,1 @@
+"""Pretrained networks by their source, and the blocks that are found in their graph."""

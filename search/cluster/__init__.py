@@ -1,0 +1,1 @@
+"""Ray, joined or started, and its nodes, checked before the first trial."""

@@ -1,0 +1,274 @@
+"""Ray, joined or started: it comes up while the request is completed."""
+
+import contextlib
+import itertools
+import logging
+import math
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from search.errors import NodeError, RequestError, cause
+from search.request.resources import Resources
+from search.signals import kept_away
+
+OWN = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: every port is opened on the loopback address alone
+}
+TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 the name of the variable
+PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 a folder of one's own is made there
+SOCKET = "/ray-01234567/r/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+LONGEST = 107 - len(SOCKET)  # bytes of the path of the place where that folder lies
+PREFIX = b"finetune-search/search/"
+SECONDS_BETWEEN_LOOKS, SILENT_AFTER_S, SECONDS_TO_DIE = 2.0, 30.0, 5.0
+
+unfit: set[str] = set()  # the nodes that cannot run trials of this process's search
+
+
+class Cluster:
+    """The cluster a search runs on: the one at an address, or an own local one that ends with the context.
+
+    A thread of its own starts it and lives as long as it does: Ray's processes end when the thread that started them
+    does.
+
+    Args:
+        resources: which one, and what the trials may use of this machine.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._renew()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Begin to start Ray, or to join it. Ray looks at its environment when it is imported.
+
+        Raises:
+            RequestError: there is no place for the files of an own one.
+        """
+        os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_USAGE_STATS_ENABLED="0")
+        if not self._resources.address:
+            self._folder = _folder()
+            os.environ.update(OWN, **{TOKEN: secrets.token_hex(32)})
+        elif _has_token():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+        self._thread.start()
+
+    def restart(self) -> None:
+        """Leave the cluster, or end an own one, and begin again: nothing of this search is left on it."""
+        self.close()
+        self._renew()
+        self.start()
+
+    def wait(self) -> None:
+        """Return once Ray is there; what it raised instead is raised.
+
+        Raises:
+            RequestError: a cluster cannot be joined.
+        """
+        self._up.wait()
+        if self._fault and self._resources.address:
+            raise RequestError([f"--address {self._resources.address} cannot be joined: {cause(self._fault)}"])
+        if self._fault:
+            raise self._fault
+
+    def close(self) -> None:
+        """Leave the cluster; end an own one. One that is only coming up ends with this process."""
+        self._over.set()
+        if self._up.is_set():
+            self._thread.join()
+        elif self._thread.is_alive():
+            self._tidy()
+
+    def _renew(self) -> None:
+        self._up, self._over = threading.Event(), threading.Event()
+        self._fault: Exception | None = None
+        self._thread = threading.Thread(target=self._live, daemon=True, name="ray")
+
+    def _live(self) -> None:
+        import ray  # noqa: F401 it sets the level of its logger
+
+        logger = logging.getLogger("ray")
+        level = logger.level
+        logger.setLevel(logging.ERROR)  # it warns of its defaults
+        try:
+            self._begin()
+        except Exception as error:  # noqa: BLE001 it is raised where it is waited for
+            self._fault = error
+        finally:
+            logger.setLevel(level)
+            self._up.set()
+        self._over.wait()
+        self._end()
+
+    def _begin(self) -> None:
+        import ray
+
+        _read_token_anew()
+        quiet = {"log_to_driver": False, "configure_logging": False}
+        if self._resources.address:
+            ray.init(self._resources.address, **quiet)
+            return
+        own = {"num_cpus": self._resources.cpus, "num_gpus": self._resources.gpus, "include_dashboard": False}
+        with kept_away():
+            ray.init("local", _temp_dir=str(self._folder / "r"), **own, **quiet)
+
+    def _end(self) -> None:
+        import ray
+
+        if self._resources.address:
+            ray.shutdown()
+            return
+        _kill()
+        os.environ.pop(TOKEN)
+        _read_token_anew()
+        if not self._fault:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove what an own Ray wrote, unless somebody has said where."""
+        if not self._resources.address and str(self._folder.parent) != os.environ.get("RAY_TMPDIR"):
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _has_token() -> bool:
+    """Whether this user has what a cluster is joined by; a home is not needed for it, nor one that can be entered."""
+    named = os.environ.keys() & {TOKEN, "RAY_AUTH_TOKEN_PATH"}
+    return bool(named) or os.path.exists(os.path.expanduser("~/.ray/auth_token"))  # noqa: PTH110, PTH111 they never raise
+
+
+def _read_token_anew() -> None:
+    """Have Ray forget the token that this process had before."""
+    from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader
+
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _folder() -> Path:
+    """Make a folder for Ray's sockets and logs that nobody else can enter, for Ray lets everybody write below.
+
+    It lies where `RAY_TMPDIR` or `TMPDIR` says, unless paths are too long for sockets there. It goes with the search,
+    unless it lies in `RAY_TMPDIR` or Ray did not start, for then somebody may want the logs.
+
+    Raises:
+        RequestError: there is no place for it.
+    """
+    places = [place for name in ("RAY_TMPDIR", "TMPDIR") if (place := os.environ.get(name))]
+    for place in map(os.path.abspath, [*places, *PLACES]):
+        if len(os.fsencode(place)) <= LONGEST:
+            with contextlib.suppress(OSError):
+                return Path(tempfile.mkdtemp(prefix="ray-", dir=place))
+    tried = ", ".join([*places, *PLACES])
+    raise RequestError(
+        [
+            f"Ray needs a folder that can be written and whose path has at most {LONGEST} bytes, for its sockets; "
+            f"none of {tried} is one; name one with RAY_TMPDIR"
+        ]
+    )
+
+
+def _kill() -> None:
+    """End an own Ray by SIGKILL, for its processes hear no other signal; some of theirs would live on for a minute."""
+    import psutil
+    import ray
+    from ray._private import worker
+
+    below: list[psutil.Process] = []
+    started = worker._global_node.all_processes.values() if worker._global_node else []
+    for each in itertools.chain.from_iterable(started):
+        each.process.terminate = each.process.kill
+        with contextlib.suppress(psutil.NoSuchProcess):
+            below += psutil.Process(each.process.pid).children(recursive=True)
+    ray.shutdown()
+    for process in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(below, timeout=SECONDS_TO_DIE)
+
+
+def slots(resources: Resources) -> int:
+    """How many trials the cluster has room for now."""
+    import ray
+
+    fit = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in unfit]
+    return sum(resources.room(node["Resources"]) for node in fit)
+
+
+def leave_out(error: NodeError, tell: Callable[[str], None]) -> None:
+    """Have nothing of this search run on a node any more."""
+    if error.node not in unfit:
+        unfit.add(error.node)
+        tell(f"no more trials run on {error}")
+
+
+def elsewhere() -> dict[str, str]:
+    """Ray's label selector of the nodes that are not unfit."""
+    return {"ray.io/node-id": f"!in({','.join(sorted(unfit))})"} if unfit else {}
+
+
+class Share:
+    """How many trials a search may run now: as many as the cluster has room for, shared evenly with other searches.
+
+    Searches on one cluster know of each other by Ray's key-value store, where each counts on as long as it lives.
+
+    Args:
+        resources: how much a trial takes.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._key = PREFIX + uuid.uuid4().bytes
+        self._counted = 0
+        self._seen: dict[bytes, tuple[bytes, float]] = {}
+        self._looked_at = -math.inf
+        self._trials = 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        from ray.experimental import internal_kv
+
+        if internal_kv._internal_kv_initialized():
+            internal_kv._internal_kv_del(self._key)
+
+    def __call__(self) -> int:
+        """How many; the cluster is looked at now and then."""
+        if time.monotonic() - self._looked_at >= SECONDS_BETWEEN_LOOKS:
+            there = slots(self._resources)
+            even = math.ceil(there / self._searches()) if self._resources.address else there
+            self._trials = max(1, min(self._resources.max_concurrent or even, even))
+            self._looked_at = time.monotonic()
+        return self._trials
+
+    def _searches(self) -> int:
+        """How many searches run on the cluster; one that has not counted on for a while is dead."""
+        from ray.experimental import internal_kv
+
+        self._counted += 1
+        internal_kv._internal_kv_put(self._key, str(self._counted).encode())
+        alive = 0
+        for key in internal_kv._internal_kv_list(PREFIX):
+            value, now = internal_kv._internal_kv_get(key), time.monotonic()
+            before, since = self._seen.get(key, (None, now))
+            if value != before:
+                self._seen[key] = (value, now)
+            elif now - since > SILENT_AFTER_S:
+                internal_kv._internal_kv_del(key)
+                continue
+            alive += 1
+        return max(1, alive)

@@ -1,0 +1,35 @@
+"""Beyond the last epoch of all others: the best trials go on while they get better, to the end of their curve."""
+
+from collections.abc import Sequence
+
+from search.budget import Budget
+from search.components.stopping.rule import Curve, Rule
+from search.task.metrics import Objective
+
+BEST = 3
+
+
+class Finish:
+    """A rule, with one rung more at the last epoch of the budget: only the best trials so far pass it.
+
+    Args:
+        rule: decides before.
+    """
+
+    def __init__(self, rule: Rule, budget: Budget, objective: Objective) -> None:
+        self.name = rule.name
+        self.rungs = (*rule.rungs, budget.epochs)
+        self._rule, self._last = rule, budget.epochs
+        self._sign = 1 if objective.mode == "max" else -1
+
+    def stops(self, trial: Curve, others: Sequence[Curve]) -> bool:
+        """Whether the rule stops it; at the last epoch, whether `BEST` trials were better by then."""
+        if trial.epochs < self._last:
+            return self._rule.stops(trial, others)
+        value = self._reached(trial)
+        return sum(self._reached(one) > value for one in others if one.points) >= BEST
+
+    def _reached(self, trial: Curve) -> float:
+        """Its best objective by the last epoch of the budget, the higher the better."""
+        epoch = max((at for at in trial.points if at <= self._last), default=0)
+        return self._sign * trial.points[epoch].objective if epoch else float("-inf")

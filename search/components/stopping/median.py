@@ -1,0 +1,34 @@
+"""Median stopping: a trial that is worse than the middle of the others stops.
+
+The rule of Golovin et al. 2017, "Google Vizier", section 3.2 (https://doi.org/10.1145/3097983.3098043): a trial stops
+after an epoch where its best objective so far is worse than the median of what the others had in the mean over their
+epochs up to then.
+"""
+
+from collections.abc import Sequence
+from statistics import fmean, median
+
+from search.budget import Budget
+from search.components.stopping.rule import Curve
+from search.task.metrics import Objective
+
+FEWEST = 3  # others that a median is taken of
+
+
+class Median:
+    """Decides after every epoch from `first_rung` on, but for the last."""
+
+    name = "median rule"
+
+    def __init__(self, budget: Budget, objective: Objective) -> None:
+        self.rungs = tuple(range(budget.first_rung, budget.epochs))
+        self._sign = 1 if objective.mode == "max" else -1
+
+    def stops(self, trial: Curve, others: Sequence[Curve]) -> bool:
+        """Whether it is worse than the median."""
+        epoch = trial.epochs
+        there = [self._mean(one, epoch) for one in others if epoch in one.points]
+        return len(there) >= FEWEST and self._sign * trial.points[epoch].objective < median(there)
+
+    def _mean(self, trial: Curve, epoch: int) -> float:
+        return fmean(self._sign * point.objective for at, point in trial.points.items() if at <= epoch)

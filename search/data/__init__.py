@@ -1,0 +1,1 @@
+"""Images and their classes: found, checked, split, decoded, varied."""

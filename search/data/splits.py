@@ -1,0 +1,230 @@
+"""Three disjoint splits of the images that were found, and the rules a dataset must keep."""
+
+import hashlib
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import PurePath
+
+import numpy as np
+
+from search.data.folders import LAYOUTS, SPLITS, printable
+from search.data.reading import ALL_GREYS, Greys, Header, together
+from search.data.scan import Found
+from search.errors import DataError
+
+_MOST_HELD_OUT_FIRST = ("test", "val", "train")
+_LISTED, _KINDS = 20, 8
+FEW_GREYS = 0.1
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What was found: plain and picklable. The mappings go from a split to one value per image."""
+
+    source: str  # the folder's absolute path, or the built-in name
+    classes: tuple[str, ...]
+    items: Mapping[str, tuple[str, ...]]  # paths relative to the folder (posix); in a built-in set the index
+    labels: Mapping[str, tuple[int, ...]]  # index into classes
+    skipped: tuple[tuple[str, str], ...]  # (relative path, reason)
+    notes: tuple[str, ...]  # what else was left out, such as empty classes
+    fingerprint: str  # SHA-256 in hex over names, contents, labels, split, and how images are read
+    digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # SHA-256 in hex of each content
+    greys: Greys = ALL_GREYS  # what images with more than 8 bits of grey are scaled by
+    advice: tuple[str, ...] = ()  # what to do where it cannot be used, a line each
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Class → how many images it has in all."""
+        found = Counter(label for labels in self.labels.values() for label in labels)
+        return {name: found[number] for number, name in enumerate(self.classes)}
+
+
+def assign(images: Sequence[Found], seed: int, shares: Mapping[str, float]) -> list[Found]:
+    """Give every image a split, class by class: test and val their rounded shares but at least one, train the rest.
+
+    The shares are of different images: all copies of one go where it goes.
+    """
+    members: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for index, image in enumerate(images):
+        members[image.class_name][image.digest].append(index)
+    generator = np.random.default_rng(seed)
+    chosen = ["train"] * len(images)
+    for _, copies in sorted(members.items()):
+        groups = {indices[0]: indices for indices in copies.values()}
+        order = iter(generator.permutation(list(groups)))
+        for split, share in shares.items():
+            for first in islice(order, max(1, round(share * len(groups)))):
+                for index in groups[first]:
+                    chosen[index] = split
+    return [replace(image, split=split) for image, split in zip(images, chosen, strict=True)]
+
+
+def contradictions(images: Iterable[Found]) -> list[tuple[str, str]]:
+    """The images that are also in another class, for nobody can say which of them is right; with the reason."""
+    same: defaultdict[str, list[Found]] = defaultdict(list)
+    for image in images:
+        same[image.digest].append(image)
+    found = []
+    for copies in same.values():
+        first = {image.class_name: image.path for image in reversed(copies)}
+        if len(first) > 1:
+            for image in copies:
+                name, path = next((name, path) for name, path in sorted(first.items()) if name != image.class_name)
+                reason = f"a contradiction: the same image as {path}, of class '{name}'"
+                found.append((image.path, printable(reason)))
+    return sorted(found)
+
+
+def gather(
+    source: str,
+    classes: Sequence[str],
+    images: Sequence[Found],
+    *,
+    bad: Sequence[tuple[str, str]] = (),
+    notes: Sequence[str] = (),
+    advice: Sequence[str] = (),
+) -> Dataset:
+    """The dataset of images that each have a split; copies of a more held-out split's images are skipped.
+
+    Greys are scaled by what the training images use: whoever judges must not have been seen.
+    """
+    numbers = {name: number for number, name in enumerate(classes)}
+    parts = {split: [image for image in images if image.split == split] for split in SPLITS}
+    dataset = Dataset(
+        source=source,
+        classes=tuple(classes),
+        items={split: tuple(image.path for image in part) for split, part in parts.items()},
+        labels={split: tuple(numbers[image.class_name] for image in part) for split, part in parts.items()},
+        skipped=tuple(bad),
+        notes=tuple(map(printable, notes)),
+        fingerprint="",
+        digests={split: tuple(image.digest for image in part) for split, part in parts.items()},
+        advice=tuple(map(printable, advice)),
+    )
+    dataset = without(dataset, _copies(dataset))
+    kept = set(dataset.items["train"])
+    training = [image.header for image in parts["train"] if image.path in kept]
+    dataset = replace(dataset, greys=together(header.greys for header in training))
+    turned = [image.path for image in images if image.header.turned]
+    deep = sum(image.header.greys is not None for image in images)
+    content: list[object] = [dataset.classes, dataset.items, dataset.labels, dataset.digests]
+    content += [turned] * bool(turned) + [dataset.greys] * bool(deep)  # where all are read as they are: as ever
+    scaled = _about_greys(dataset.greys, deep, training) if deep else []
+    return replace(
+        dataset,
+        notes=(*dataset.notes, *scaled),
+        fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+    )
+
+
+def _about_greys(greys: Greys, deep: int, training: Sequence[Header]) -> list[str]:
+    """Notes of images with more than 8 bits of grey: what becomes of them, and what leaves them few greys.
+
+    Args:
+        deep: how many there are.
+        training: of all training images.
+    """
+    black, white = greys
+    notes = [f"images with more than 8 bits of grey: {deep}; {black:g} becomes 0, {white:g} becomes 255"]
+    bulk = together(header.bulk for header in training)
+    if bulk.white - bulk.black < FEW_GREYS * (white - black):
+        notes.append(
+            f"but nearly all of their values lie between {bulk.black:g} and {bulk.white:g}, and share few greys: "
+            "look for the few values outside, and mend or remove their images"
+        )
+    if len({header.fractions for header in training if header.greys}) > 1:
+        notes.append("but some hold whole numbers and some fractions, and share one range: convert them to one kind")
+    return notes
+
+
+def _copies(dataset: Dataset) -> list[tuple[str, str]]:
+    """The images that are also in a more held-out split, which would make its figures too good; with the reason."""
+    first: dict[str, tuple[str, str]] = {}
+    copies = []
+    for split in _MOST_HELD_OUT_FIRST:
+        for item, digest in zip(dataset.items[split], dataset.digests[split], strict=True):
+            kept_in, kept = first.setdefault(digest, (split, item))
+            if kept_in != split:
+                copies.append((item, f"a copy of {kept}, which is in {kept_in}"))
+    return copies
+
+
+def without(dataset: Dataset, bad: Iterable[tuple[str, str]]) -> Dataset:
+    """The dataset with those of its images skipped; the fingerprint stays, for it tells what was asked."""
+    reasons = dict(bad)
+    kept = {split: [row for row, item in enumerate(dataset.items[split]) if item not in reasons] for split in SPLITS}
+    skipped = [(item, reasons[item]) for split in SPLITS for item in dataset.items[split] if item in reasons]
+    return replace(
+        dataset,
+        items={split: tuple(dataset.items[split][row] for row in rows) for split, rows in kept.items()},
+        labels={split: tuple(dataset.labels[split][row] for row in rows) for split, rows in kept.items()},
+        digests={split: tuple(dataset.digests[split][row] for row in rows) for split, rows in kept.items()},
+        skipped=tuple(sorted([*dataset.skipped, *skipped])),
+    )
+
+
+def demand_usable(dataset: Dataset, max_bad_files: float) -> None:
+    """Check that few enough files are bad, and that what remains are two classes or more, each in every split.
+
+    Args:
+        dataset: all that was found.
+        max_bad_files: share in [0, 1] of the image files that may be skipped, rounded up to whole files.
+
+    Raises:
+        DataError: names every fault, and the bad files where these are the fault.
+    """
+    usable, bad = sum(map(len, dataset.items.values())), len(dataset.skipped)
+    allowed = math.ceil(round(max_bad_files * (usable + bad), 9))
+    faults = []
+    if not usable + bad:
+        notes = f" ({'; '.join(dataset.notes)})" if dataset.notes else ""
+        faults = [f"no images in it; expected {LAYOUTS}{notes}"]
+    elif not usable:
+        faults = [f"none of its image files can be used, {bad} in all:{listing(dataset.skipped)}"]
+    else:
+        if bad > allowed:
+            enough = math.ceil(100 * bad / (usable + bad)) / 100
+            limit = f"max_bad_files={max_bad_files:g} allows {allowed}"
+            advice = f"remove them, or allow them with --set max_bad_files={enough:g}"
+            listed = listing(dataset.skipped)
+            faults += [f"{bad} of its {usable + bad} image files cannot be used, {limit}; {advice}:{listed}"]
+        used = [name for name, count in dataset.counts.items() if count]
+        if len(used) < 2:
+            faults += [f"only one class, '{printable(used[0])}', holds usable images; at least two are needed"]
+        gaps = _gaps(dataset)
+        told = f"\n  skipped:{listing(dataset.skipped)}" if gaps and 0 < bad <= allowed else ""
+        faults += [*gaps[:-1], *(gap + told for gap in gaps[-1:])]
+    if faults:
+        faults[-1] += "".join(f"\n    {line}" for line in dataset.advice)
+        raise DataError(faults, subject=dataset.source)
+
+
+def _gaps(dataset: Dataset) -> list[str]:
+    """A fault for every class that has no image in some split; for many, how many more there are."""
+    held: defaultdict[int, dict[str, str]] = defaultdict(dict)  # class → digest → split
+    for split in SPLITS:
+        for label, digest in zip(dataset.labels[split], dataset.digests[split], strict=True):
+            held[label][digest] = split
+    rule = f"each of {', '.join(SPLITS)} needs at least one of every class"
+    faults, counts = [], dataset.counts
+    for number, name in enumerate(dataset.classes):
+        if missing := [split for split in SPLITS if split not in held[number].values()]:
+            different, total = len(held[number]), counts[name]
+            counted = f"{total} in all" + (f", {different} without copies" if different < total else "")
+            none = f"{counted}, none in {' and '.join(missing)}"
+            faults.append(f"class '{printable(name)}' has too few images for a split: {none}; {rule}")
+    more = len(faults) - _LISTED
+    return faults if more <= 0 else [*faults[:_LISTED], f"{more} more classes have too few images for a split"]
+
+
+def listing(bad: Sequence[tuple[str, str]]) -> str:
+    """The first of the bad files with their reasons, each on a line of its own, and how many more there are of what."""
+    lines = [f"{path}: {reason}" for path, reason in bad[:_LISTED]]
+    if rest := bad[_LISTED:]:
+        kinds = Counter(f"{PurePath(path).parent}/*{PurePath(path).suffix}" for path, _ in rest).most_common(_KINDS)
+        lines.append(f"and {len(rest)} more: {', '.join(f'{count} {kind}' for kind, count in kinds)}")
+    return "".join(f"\n    {line}" for line in lines)

@@ -1,0 +1,298 @@
+"""Follows every trial of a Ray run: into the record, TensorBoard's directory and the user's eyes."""
+
+import contextlib
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray import cloudpickle, tune
+from ray.tune.experiment import Trial
+from ray.tune.stopper import Stopper
+
+from search import machine
+from search.cluster import connection
+from search.driver.confirmation import Confirmation
+from search.driver.scheduler import Scheduler
+from search.driver.searcher import Searcher
+from search.errors import NodeError, StorageError, cause
+from search.record import mirror
+from search.record.ranking import ranked
+from search.record.record import Record, Row
+from search.record.states import ALL_EPOCHS, COMPLETED, FAILED, RUNNING, STOPPED
+from search.report.console import Display
+from search.space.space import Space
+from search.task.metrics import METRICS
+from search.trial.tensorboard import Directory
+
+SAME_FAILURE_LIMIT = 3
+TIME_IS_UP = "time budget used up"
+SECONDS_BETWEEN_SIGNS = 10.0
+REPORTED = (
+    "epoch",
+    "objective",
+    "best_epoch",
+    *METRICS,
+    *(f"last_{name}" for name in METRICS),
+    "seconds",
+    "ending",
+    "reason",
+)
+
+
+class Recorder(tune.Callback):  # type: ignore[misc]
+    """Follows every trial: in the record, in TensorBoard and before the user's eyes.
+
+    Ray pickles its callbacks for its own snapshot; there is nothing in it that anybody needs.
+
+    Args:
+        ask_to_pause: has every trial saved and ended after its epoch.
+        trials_left: is told how many trials have not ended.
+        places: gives how many trials there is room for.
+
+    Attributes:
+        bug: the traceback of what the first trials all failed for.
+        fault: why the search's folder cannot be written.
+        pausing: set to interrupt the search.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        space: Space,
+        display: Display,
+        *,
+        searcher: Searcher | Confirmation,
+        scheduler: Scheduler,
+        ask_to_pause: Callable[[], None],
+        trials_left: Callable[[int], None],
+        places: Callable[[], int],
+    ) -> None:
+        self._record, self._space, self._display = record, space, display
+        self._directory = Directory(record.tensorboard)
+        self.searcher, self.scheduler = searcher, scheduler
+        self._ask_to_pause, self._trials_left, self._places = ask_to_pause, trials_left, places
+        self._running: set[str] = set()
+        self._before, self._began = record.seconds, time.monotonic()
+        self._sign_at = self._began
+        self._causes: list[str] = []
+        self._deaths: Counter[str] = Counter()
+        leaders = ranked(record.rows.values(), space.objective.metric)
+        self._leader = leaders[0] if leaders else None
+        self.stopper = _Stopper(self)
+        self.bug = ""
+        self.fault: StorageError | None = None
+        self.pausing = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def begin(self) -> None:
+        """The time that the search uses counts from now on."""
+        self._began = time.monotonic()
+
+    def on_trial_start(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """A new row, or one that goes on; a new session."""
+        number = trial.config["trial"]
+        parameters = {name: value for name, value in trial.config.items() if name != "trial"}
+        self._running.add(number)
+        with self._storing():
+            self._directory.start(number, parameters)
+            self._note(number, "started", parameters=parameters)
+
+    def on_trial_result(
+        self,
+        iteration: int,  # noqa: ARG002
+        trials: Sequence[Trial],  # noqa: ARG002
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,  # noqa: ARG002
+    ) -> None:
+        """An epoch more, which may be the last; or a failure."""
+        number = trial.config["trial"]
+        if note := result.get("note"):
+            self._display.tell(f"trial {number} {note}")
+        if "failure" in result:
+            self._fail(number, result["failure"], result["traceback"])
+            return
+        metrics = {name: _plain(result[name]) for name in REPORTED if name in result}
+        with self._storing():
+            process = f"{result.get('hostname')} {result.get('pid')}"
+            rung = self.scheduler.stopped.get(number)
+            if rung == self._space.budget.epochs:  # it ran as many as all others
+                rung, metrics["ending"], metrics["reason"] = None, COMPLETED, ALL_EPOCHS
+            stopped = {"rung": rung, "rule": self.scheduler.rule.name} if rung else {}
+            row = self._note(number, "epoch", metrics=metrics, process=process, **stopped)
+            if row and row.figures:
+                self._directory.best(row.trial, row.figures, row.epochs)
+            if row and row.state != RUNNING:
+                self._causes.append("")
+                self._ended(row)
+
+    def on_trial_complete(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """Its process has let go of it."""
+        self._running.discard(trial.config["trial"])
+
+    def on_trial_recover(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """Its process died, and it goes on in another."""
+        self._died(trial.config["trial"], self._error(trial))
+
+    def on_trial_error(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """Its process died, once too often for Ray.
+
+        Ray counts the death of a process that was about to begin a trial twice, and gives the trial up.
+        """
+        number, error = trial.config["trial"], self._error(trial)
+        if number in self._running:
+            self._died(number, error)
+
+    def on_step_end(self, iteration: int, trials: Sequence[Trial], **info: Any) -> None:  # noqa: ARG002
+        """Show that the search is alive; begin to pause."""
+        with self._storing():
+            self._record.follow()
+        if time.monotonic() - self._sign_at >= SECONDS_BETWEEN_SIGNS:
+            with self._storing():
+                self._note("", "alive")
+        lost = self.searcher.fault or (self._record.mirror and self._record.mirror.fault)
+        if lost and not self.fault:
+            self.fault = self._lost(lost)
+        if self.pausing and not self.scheduler.pausing:
+            self.scheduler.pausing = self.searcher.pausing = True
+            self._ask_to_pause()
+            self._display.tell("interrupted: trials that run are saved after their epoch; once more ends at once")
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether trials are left that Ray has given up, and that are to go on."""
+        ended = len(self._record.ended)
+        return not (self.late or self.pausing or self.over) and ended < self._space.budget.trials
+
+    @property
+    def late(self) -> bool:
+        """Whether the search's time is up."""
+        limit = self._space.budget.time_s
+        return limit is not None and self._at() >= limit
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing that runs is to be waited for."""
+        return bool(self.bug or self.fault or (self.scheduler.pausing and not self._running))
+
+    def close(self) -> None:
+        """Write down how the trials stand; end what was cut off with the search, unless it pauses."""
+        reason = "the search was ended" if self.bug or self.unfinished else TIME_IS_UP
+        with self._storing():
+            for row in [] if self.pausing else list(self._record.rows.values()):
+                if row.state == RUNNING:
+                    self._end(row.trial, STOPPED, reason)
+            if self.late:
+                self._note("", "alive")  # no trial may have begun, and the time that was used counts
+            self._record.write_trials()
+            if not self.pausing:
+                self.searcher.close()
+
+    def _error(self, trial: Trial) -> BaseException:
+        """What ended a trial's process, from Ray's own folder on this machine; lost nodes and storage are noted."""
+        if not trial.pickled_error_file:
+            return RuntimeError(Path(trial.error_file).read_text("utf-8").strip().splitlines()[-1])
+        error: BaseException = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+        origin = getattr(error, "cause", None)
+        if isinstance(origin, NodeError):
+            self._leave(origin)
+        if isinstance(origin, StorageError):
+            self.fault = self.fault or origin
+        return error
+
+    def _leave(self, error: NodeError) -> None:
+        """Run no more trials on a node; end the search where it is not the node's fault, or no other is left."""
+        objects = self._record.mirror
+        away = objects and mirror.fault(objects.storage)
+        fault = f"{self._record.home} {away}" if away else machine.lost(self._record.folder)
+        if fault:
+            self.fault = self.fault or StorageError(fault)
+            return
+        connection.leave_out(error, self._display.tell)
+        if not self._places():
+            self.fault = self.fault or StorageError(f"no node is left that trials can run on: {error}")
+
+    def _died(self, number: str, error: BaseException) -> None:
+        self._running.discard(number)
+        if self.fault:
+            return
+        reason = cause(error)
+        taken = getattr(error, "preempted", False)  # its node, with notice
+        self._deaths[number] += not (taken or isinstance(getattr(error, "cause", None), NodeError))
+        if self._deaths[number] > self._space.max_failures:
+            self._fail(number, reason, str(error))
+            return
+        with self._storing():
+            self._note(number, "died", reason=reason)
+            self._display.tell(f"trial {number} goes on from its last checkpoint: {reason}")
+
+    def _fail(self, number: str, reason: str, traceback: str) -> None:
+        print(f"trial {number} failed:\n{traceback}", flush=True)  # into the log
+        with self._storing():
+            self._end(number, FAILED, reason)
+        self._causes.append(reason)
+        if len(self._causes) == SAME_FAILURE_LIMIT and len(set(self._causes)) == 1:
+            self.bug = traceback
+
+    def _end(self, number: str, state: str, reason: str) -> None:
+        row = self._note(number, "ended", state=state, reason=reason)
+        if row:
+            self._ended(row)
+
+    def _ended(self, row: Row) -> None:
+        self._directory.end(row.trial, succeeded=row.state in (COMPLETED, STOPPED))
+        self._trials_left(self._space.budget.trials - len(self._record.ended))
+
+    def _at(self) -> float:
+        """Seconds that the search has run."""
+        return self._before + time.monotonic() - self._began
+
+    def _note(self, number: str, event: str, **facts: Any) -> Row | None:
+        self._sign_at = time.monotonic()
+        about = {"event": event, "trial": number, "at": round(self._at(), 3)}
+        row = self._record.note({**about, **facts}, now=event == "started")
+        if row:
+            self._display.show(row, self._best(row))
+        return row
+
+    def _best(self, row: Row) -> Row | None:
+        """The best trial, now that this one has changed."""
+        if row.state != RUNNING:
+            known = self._record.rows.values() if row.confirms else [self._leader, row]
+            leaders = ranked(filter(None, known), self._space.objective.metric)
+            self._leader = leaders[0] if leaders else None
+        return self._leader
+
+    def _lost(self, error: OSError) -> StorageError:
+        return StorageError(f"{self._record.home} cannot be written: {error}")
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
+        """The search ends when its folder cannot be written any more."""
+        try:
+            yield
+        except OSError as error:
+            self.fault = self.fault or self._lost(error)
+
+
+class _Stopper(Stopper):  # type: ignore[misc]
+    """Ends the search when its recorder says so."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
+        return False
+
+    def stop_all(self) -> bool:
+        return getattr(self._recorder, "over", False)
+
+
+def _plain(value: Any) -> Any:
+    """A value for JSON, which has no not-a-number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

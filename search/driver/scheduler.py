@@ -1,0 +1,78 @@
+"""Ray's scheduler: asks a stopping rule, and says which trial gets a process.
+
+Ray keeps no scheduler state over a restart; here a rule decides by the curves of the trials, which the record holds.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from search.components.stopping.rule import Curve, Rule
+from search.record.record import Point, Record
+from search.record.states import COMPLETED, DIVERGED
+
+
+class Scheduler(FIFOScheduler):  # type: ignore[misc]
+    """Stops trials as a rule says.
+
+    Args:
+        rule: that decides.
+        record: of the search; a trial is judged by what it and the others have shown there.
+        too_many: whether more trials run than may.
+
+    Attributes:
+        stopped: trial → the epoch at which the rule stopped it.
+        pausing: no trial starts any more.
+    """
+
+    def __init__(self, rule: Rule, record: Record, too_many: Callable[[], bool] = lambda: False) -> None:
+        super().__init__()
+        self.rule = rule
+        self.stopped: dict[str, int] = {}
+        self.pausing = False
+        self._record, self._too_many = record, too_many
+
+    def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
+        """Decide at a rung. A trial that ends by itself is left to do so, as is one that tells of an epoch again."""
+        if "failure" in result or result["ending"] or not math.isfinite(result["objective"]):
+            return str(TrialScheduler.CONTINUE)
+        number, epoch = trial.config["trial"], result["epoch"]
+        known = self._record.curves.get(number, {})
+        if epoch not in self.rule.rungs or epoch in known:
+            return str(TrialScheduler.CONTINUE)
+        now = Point(result["objective"], result["last_val_accuracy"], result["last_val_loss"])
+        others = [self._curve(other) for other in self._record.curves if other != number]
+        if not self.rule.stops(Curve({**known, epoch: now}), others):
+            return str(TrialScheduler.CONTINUE)
+        self.stopped[number] = epoch
+        return str(TrialScheduler.STOP)
+
+    def _curve(self, trial: str) -> Curve:
+        by_itself = self._record.rows[trial].state in (COMPLETED, DIVERGED)
+        return Curve(self._record.curves[trial], by_itself)
+
+    def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:  # noqa: ARG002
+        """Have the trial's process used again, unless it is crowded or its place is needed by others.
+
+        Tune asks for the scheduler's last word just before it decides about the process.
+        """
+        controller._reuse_actors = not (self.pausing or result.get("crowded") or self._too_many())
+
+    def choose_trial_to_run(self, controller: Any) -> Trial | None:
+        """The trial that is to have the next process that is free; none while the search pauses.
+
+        It is not one whose own process starts: Tune would end that one, and where trials end more often than a
+        process takes to start, a node that joins would never have a trial.
+        """
+        if self.pausing:
+            return None
+        tune = controller._tune_controller
+        started = tune._actor_manager.is_actor_started
+        needy = (trial for trial in tune._pending_trials if not started(tune._trial_to_actor.get(trial)))
+        return min(needy, key=lambda trial: str(trial.config["trial"]), default=None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}

@@ -1,0 +1,122 @@
+"""The winner: exported, tested once, and its figures written."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from search.cluster.connection import elsewhere, leave_out
+from search.data.store import SPLITS
+from search.driver.worker import Export
+from search.errors import CheckpointError, NodeError, NoUsableTrialError, StorageError, cause
+from search.record.record import Record, Row, write_json, write_reading
+from search.report import analysis
+from search.report.console import Display
+from search.request.request import Request
+
+SHOWN = 3
+
+
+class Exporter:
+    """Exports the winner, in a process that is made ready while the last trials run.
+
+    Locally it takes no trial's place; on a cluster it takes one, where trials run, and only once they are over.
+
+    Args:
+        slots: gives how many trials there is room for.
+    """
+
+    def __init__(self, request: Request, slots: Callable[[], int]) -> None:
+        self._request, self._slots = request, slots
+        self._process: Any = None
+
+    def trials_left(self, count: int) -> None:
+        """Get ready when no further trial is to start."""
+        if not self._process and not self._request.resources.address and count <= self._slots():
+            self._start({"num_cpus": 0})
+
+    def export(
+        self, row: Row, mixed: Sequence[Row], others: Sequence[Row], tell: Callable[[str], None]
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """Write the model of a trial; see `Export.export`. Where process or node will not do, another one tries it."""
+        left, resources = self._request.space.max_failures, self._request.resources
+        while True:
+            if not self._process:
+                self._start({"num_cpus": resources.cpus_per_trial, "num_gpus": resources.gpus_per_trial})
+            try:
+                exported: tuple[dict[str, Any], dict[str, str]] = ray.get(
+                    self._process.export.remote(row, mixed, others)
+                )
+            except RayTaskError as error:
+                if not isinstance(error.cause, NodeError):
+                    raise
+                leave_out(error.cause, tell)
+                self._process = None
+                if not self._slots():
+                    raise StorageError(f"no node is left that can write the model: {error.cause}") from error
+            except RayError:
+                if not left:
+                    raise
+                left, self._process = left - 1, None
+            else:
+                return exported
+
+    def _start(self, resources: dict[str, float]) -> None:
+        self._process = ray.remote(**resources, label_selector=elsewhere())(Export).remote(self._request)
+
+
+def export_best(
+    exporter: Exporter, record: Record, rows: Sequence[Row], display: Display, mixed: int
+) -> tuple[Row, dict[str, Any]]:
+    """Export the best trial whose weights are there: those of one that was cut off may be older than its best epoch.
+
+    Args:
+        rows: the trials that can win, best first.
+        mixed: of how many of them the model may be the mean.
+    """
+    record.best.mkdir(parents=True, exist_ok=True)
+    for place, row in enumerate(rows):
+        try:
+            figures, unshown = exporter.export(
+                row, rows[place + 1 : place + mixed], runners_up(rows[place:]), display.tell
+            )
+        except CheckpointError as error:
+            display.tell(f"trial {row.trial} cannot be exported: {cause(error)}")
+            continue
+        for trial, reason in unshown.items():
+            display.tell(f"there are no pictures of how trial {trial} works: {reason}")
+        return row, figures
+    raise NoUsableTrialError("the weights of no trial are there")
+
+
+def write_figures(request: Request, record: Record, winner: Row, tested: dict[str, Any]) -> dict[str, Any]:
+    """Write the winner's figures, the split, and how images are read."""
+    dataset, confusion = request.workload.images, tested["confusion_matrix"]
+    metrics = {
+        "trial": winner.trial,
+        "parameters": dict(winner.parameters),
+        "classes": list(dataset.classes),
+        "objective": request.space.objective.metric,
+        **winner.figures,
+        **tested,
+        "balanced_accuracy": analysis.balanced(confusion),
+        "recall": [recall for _, recall, _, _ in analysis.per_class(confusion)],
+    }
+    write_json(record.best / "metrics.json", metrics)
+    items = {split: list(dataset.items[split]) for split in SPLITS}
+    write_json(record.best / "split.json", {"data": dataset.source, **items})
+    write_reading(record.best, dataset.greys, request.image_size)
+    return metrics
+
+
+def runners_up(rows: Sequence[Row]) -> list[Row]:
+    """The trials that are shown beside the first one: the best of other configurations.
+
+    Args:
+        rows: ranked already.
+    """
+    best: dict[object, Row] = {}
+    for row in rows:
+        best.setdefault(row.configuration, row)
+    return list(best.values())[1:SHOWN]

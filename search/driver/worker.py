@@ -1,0 +1,200 @@
+"""What runs in Ray's processes: a trial, and the export of the winner."""
+
+import contextlib
+import functools
+import math
+import os
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.experimental import internal_kv
+
+from search.cluster import nodes
+from search.data.store import silent
+from search.errors import NodeError, StorageError, cause
+from search.machine import storage_fault
+from search.process import importing_keras
+from search.record.mirror import Mirror
+from search.record.record import Record, Row, keep_others_out
+from search.request.request import Request
+from search.trial import training
+from search.trial.training import Configuration
+
+SECONDS_BETWEEN_LOOKS = 0.5
+
+_filled: set[Path] = set()
+
+
+class Pause:
+    """Asks all trials of a search, wherever they run, to be saved and to end after their epoch."""
+
+    def __init__(self) -> None:
+        self._key = f"finetune-search/pause/{uuid.uuid4()}".encode()
+        self._looked_at = -math.inf
+        self._asked = False
+
+    def ask(self) -> None:
+        """Ask."""
+        internal_kv._internal_kv_put(self._key, b"1")
+
+    def asked(self) -> bool:
+        """Whether it was asked; the cluster is asked itself now and then."""
+        if time.monotonic() - self._looked_at >= SECONDS_BETWEEN_LOOKS:
+            self._asked = internal_kv._internal_kv_get(self._key) is not None
+            self._looked_at = time.monotonic()
+        return self._asked
+
+
+def run_trial(config: dict[str, Any], request: Any, deadline: float, pause: Pause) -> None:
+    """Run one trial in a Ray worker, from its last checkpoint if there is one.
+
+    An error is reported, as `failure` and `traceback`: it would come again. One that the storage or the node has is
+    raised, and so is the death of this process: Ray then starts the trial again.
+    """
+    asked: Request = ray.get(request)
+    if asked.question:
+        nodes.demand_fit(asked.question)
+    try:
+        _train(config, asked, deadline, pause)
+    except StorageError as error:
+        if not asked.question:
+            raise
+        raise NodeError(ray.get_runtime_context().get_node_id(), nodes.this_node(), [str(error)]) from error
+
+
+def _train(config: dict[str, Any], asked: Request, deadline: float, pause: Pause) -> None:
+    keep_others_out()
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "600"
+    with importing_keras(asked.resources.cpus_per_trial):
+        from search.trial import callbacks, reuse
+
+    if not (asked.uri or asked.folder.is_dir()):  # whatever writes there would make it anew
+        raise StorageError(f"{asked.folder} cannot be written: it is gone")
+    chosen = {name: value for name, value in config.items() if name != "trial"}
+    configuration = asked.configuration(config["trial"], chosen, deadline)
+    send = _fetched(asked, configuration)
+    if asked.resources.address:
+        _fill_on_node(asked)
+    stopped = False
+
+    def report(metrics: dict[str, float | int | str]) -> None:
+        nonlocal stopped
+        send()
+        try:
+            tune.report({**metrics, "crowded": reuse.crowded()})
+        except SystemExit as error:
+            stopped = True
+            raise callbacks.Stopped from error
+
+    try:
+        training.train(configuration, report, pause.asked)
+        send()
+    except StorageError:
+        raise
+    except Exception as error:
+        if fault := storage_fault(error, asked.folder):
+            raise StorageError(fault) from error
+        failure = {"failure": _where(error, asked) + cause(error), "traceback": traceback.format_exc(), "crowded": True}
+        tune.report({"epoch": 0, "objective": math.nan, **failure})
+    if stopped:
+        sys.exit(0)
+
+
+def _where(error: BaseException, request: Request) -> str:
+    """The line of the space file that an error comes from, where a component that the space declares made it."""
+    files = {component.file for component in request.space.components()} - {""}
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    return f"{lines[-1].filename}, line {lines[-1].lineno}: " if lines else ""
+
+
+def _fetched(request: Request, configuration: Configuration) -> Callable[[], None]:
+    """Fetch a trial's checkpoints where the search is in object storage; give what sends them, and its events."""
+    if not request.uri:
+        return lambda: None
+    mirror = Mirror(request.uri, request.folder)
+    part = configuration.folder.relative_to(request.folder).as_posix()
+    events = configuration.tensorboard.relative_to(request.folder).as_posix()
+    try:
+        mirror.fetch(part)
+    except OSError as error:
+        raise StorageError(f"{request.uri} cannot be read: {error}") from error
+    return functools.partial(mirror.send_trial, part, f"{events}/train", f"{events}/validation")
+
+
+def _fill_on_node(request: Request) -> None:
+    """Compute the features on a node of a cluster; once in a process, whatever comes of it."""
+    from search import features
+    from search.trial import reuse
+
+    work = request.workload
+    if work.place.folder in _filled:
+        return
+    _filled.add(work.place.folder)
+    with contextlib.suppress(OSError):  # the trial then runs the frozen layers itself
+        features.fill(work.place, work.cuts, reuse.backbone(request.source), work.limit, silent)
+
+
+class Export:
+    """Exports trials, in an actor: on a cluster with what a trial gets, else with all CPUs, for the trials are over.
+
+    Args:
+        request: the search's.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request, resources = request, request.resources
+        keep_others_out()
+        with importing_keras(resources.cpus_per_trial if resources.address else resources.cpus):
+            from search.trial import reuse
+
+        reuse.backbone(request.source)
+
+    def export(self, row: Row, mixed: Sequence[Row], others: Sequence[Row]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Write the model of a trial, and what shows how it and others work.
+
+        Args:
+            mixed: trials whose weights may make the model better, see `training.export`.
+            others: trials that are shown beside it.
+
+        Returns:
+            The model's figures (see `training.Exported`); and trial → why it cannot be shown.
+
+        Raises:
+            CheckpointError: the weights are not there.
+            NodeError: this node cannot do it.
+        """
+        request, best = self._request, Record(self._request.folder).best
+        if request.question:
+            nodes.demand_fit(request.question)
+        best.mkdir(parents=True, exist_ok=True)
+        configuration = self._configuration(row)
+        candidates = [(self._configuration(one), one.best_epoch or 0) for one in mixed]
+        exported, unshown = training.export(configuration, best, row.best_epoch or 0, candidates), {}
+        sent = [best.name]
+        for one in (row, *others):
+            try:
+                if one is row:
+                    training.show_tested(configuration, exported, best)
+                else:
+                    configuration = self._configuration(one)
+                training.show(configuration, one.best_epoch or 0, exported)
+                sent.append((configuration.tensorboard / "best").relative_to(request.folder).as_posix())
+            except Exception as error:  # noqa: BLE001 the model is there
+                traceback.print_exc()
+                unshown[one.trial] = cause(error)
+        if request.uri:
+            Mirror(request.uri, request.folder).send(*sent)
+        return exported.figures, unshown
+
+    def _configuration(self, row: Row) -> Configuration:
+        """Of a trial, whose checkpoints are there."""
+        configuration = self._request.configuration(row.trial, dict(row.parameters))
+        _fetched(self._request, configuration)
+        return configuration

@@ -1,0 +1,364 @@
+"""The search's own record on disk: every file's name, atomic writes, one row per trial.
+
+The record is the truth about a search: reports read it, and a search that goes on starts from it, and from nothing
+else. What happened to the trials is in its history; `trials.csv` is made from that.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import stat
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from search.errors import RequestError, StorageError
+from search.record.history import Event, History
+from search.record.mirror import Mirror
+from search.record.states import COMPLETED, DIVERGED, RUNNING, STOPPED
+from search.setting import Value
+from search.task.metrics import FOLLOWED, METRICS
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+COLUMNS = ("trial", "state", "reason", "epochs", "best_epoch", *METRICS, "seconds")
+NAMED = 3
+SHORT = {"unfreeze_depth": "depth", "learning_rate": "lr", "weight_decay": "decay", "batch_size": "batch"}
+SEED = "seed"
+SEARCH, PREVIOUS = "search.json", "search.json.previous"
+SECONDS_BETWEEN_WRITES = 1.0
+FEW_TRIALS, SECONDS_PER_TRIAL = 100, 1e-3
+
+
+class Point(NamedTuple):
+    """How a trial stands after an epoch: the best objective so far, and the accuracy and the loss of this epoch."""
+
+    objective: float
+    val_accuracy: float
+    val_loss: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial: how it stands, and the figures of its best epoch.
+
+    Args:
+        figures: metric → its value; without those that are no number, empty before the first epoch.
+        rung: the epoch at which a stopping rule stopped it; `None` where none did.
+    """
+
+    trial: str
+    parameters: Mapping[str, Value]
+    state: str = RUNNING
+    reason: str = ""
+    epochs: int = 0
+    best_epoch: int | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    rung: int | None = None
+
+    @property
+    def confirms(self) -> bool:
+        """Whether it runs a configuration of the search again, with another seed."""
+        return SEED in self.parameters
+
+    @property
+    def configuration(self) -> tuple[tuple[str, Value], ...]:
+        """The parameters, but for the seed."""
+        return tuple(sorted((name, value) for name, value in self.parameters.items() if name != SEED))
+
+    def value(self, metric: str) -> float | None:
+        """A metric of the best epoch; `None` where there is none."""
+        return self.figures.get(metric)
+
+    def after(self, metrics: Mapping[str, Any]) -> "Row":
+        """The row after an epoch was reported (see `training.train`)."""
+        figures = {name: value for name in METRICS if (value := metrics.get(name)) is not None and math.isfinite(value)}
+        best = {"best_epoch": metrics["best_epoch"], "figures": figures}
+        known: dict[str, Any] = best if metrics["objective"] is not None and math.isfinite(metrics["objective"]) else {}
+        row = replace(self, epochs=metrics["epoch"], seconds=metrics["seconds"], **known)
+        ending, reason = (metrics["ending"], metrics["reason"]) if "reason" in metrics else _former(metrics["ending"])
+        return row.ended(ending, reason) if ending else row
+
+    def ended(self, state: str, reason: str) -> "Row":
+        """The row of a trial that is over."""
+        return replace(self, state=state, reason=reason)
+
+
+@dataclass
+class Record:
+    """The folder of one search, and what is known of its trials.
+
+    Args:
+        folder: `<storage>/<name>`.
+        rows: trial → its row.
+        curves: trial → epoch, from 1 → how the trial stood then, where its objective is a number.
+        seconds: how long the search had run when last something happened, interruptions left out.
+        damaged: how many lines of the history could not be read.
+        mirror: of the object storage that holds the search, if any does.
+    """
+
+    folder: Path
+    rows: dict[str, Row] = field(default_factory=dict)
+    curves: dict[str, dict[int, Point]] = field(default_factory=dict)
+    seconds: float = 0.0
+    damaged: int = 0
+    mirror: Mirror | None = field(default=None, repr=False)
+    _written_at: float = -math.inf
+    _changed: bool = False
+
+    def __post_init__(self) -> None:
+        self.history = History(self.folder / "history.jsonl")
+
+    @property
+    def home(self) -> str:
+        """Where the search is kept, for people."""
+        return self.mirror.uri if self.mirror else str(self.folder)
+
+    @property
+    def search(self) -> Path:
+        """What was asked, and how it stands."""
+        return self.folder / SEARCH
+
+    @property
+    def trials(self) -> Path:
+        """One row per trial."""
+        return self.folder / "trials.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The shared directory."""
+        return self.folder / "tensorboard"
+
+    def run(self, trial: str, parameters: Mapping[str, Value]) -> Path:
+        """One trial's events."""
+        return self.tensorboard / run_name(trial, parameters)
+
+    @property
+    def journal(self) -> Path:
+        """The study, for optuna-dashboard."""
+        return self.folder / "optuna.journal"
+
+    @property
+    def best(self) -> Path:
+        """The winner: model, metrics, split."""
+        return self.folder / "best"
+
+    @property
+    def report(self) -> Path:
+        """The pictures."""
+        return self.folder / "report.html"
+
+    @property
+    def ray(self) -> Path:
+        """The logs, of the search and of what Ray says."""
+        return self.folder / "ray"
+
+    def checkpoints(self, trial: str) -> Path:
+        """The folder of one trial's checkpoints."""
+        return self.folder / "trials" / trial
+
+    @property
+    def exists(self) -> bool:
+        """Whether a search has begun there."""
+        return any((self.folder / name).exists() for name in (SEARCH, PREVIOUS))
+
+    @property
+    def vacant(self) -> bool:
+        """Whether a new search may begin there: nothing is, but for what a search leaves that was killed at once."""
+        if not self.folder.is_dir():
+            return not self.folder.exists()
+        return all(path.name == "lock" for path in self.folder.iterdir())
+
+    @property
+    def ended(self) -> list[Row]:
+        """The trials that have ended."""
+        return [row for row in self.rows.values() if row.state != RUNNING]
+
+    def create(self, **about: Any) -> None:
+        """Begin the record of a new search in its folder, which is there.
+
+        Args:
+            about: what `search.json` says.
+
+        Raises:
+            RequestError: a search is there already.
+        """
+        if not self.vacant:
+            raise RequestError([f"{self.folder} holds a search already; take another --name, or --resume it"])
+        write_json(self.search, about)
+        for folder in (self.ray, self.tensorboard, self.folder / "trials"):
+            folder.mkdir()
+        self.write_trials()
+
+    def write_search(self, **changes: Any) -> None:
+        """Change fields of `search.json`; the file as it was before is kept beside it.
+
+        Raises:
+            StorageError: there is none.
+            OSError: it cannot be written.
+        """
+        known = read_search(self.folder)
+        write_json(self.search.with_name(PREVIOUS), known)
+        write_json(self.search, {**known, **changes})
+
+    def note(self, event: Event, now: bool = False) -> Row | None:
+        """Put an event into the history; `trials.csv` follows, see `follow`.
+
+        Events: `started` with `parameters`; `epoch` with `metrics`, the `process`, and `rung` and `rule` where a rule
+        stopped the trial there; `ended` with `state` and `reason`, where they do not follow from the last epoch;
+        `died` with `reason`, when its process did and it is to go on; `alive`, of no trial.
+
+        Args:
+            event: JSON, with its `event`, its `trial` and `at`, the seconds that the search has run.
+            now: whether it may not wait.
+
+        Returns:
+            The trial's row; `None` where the event changes none.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        row = self._apply(event)
+        over = row is not None and row.state != RUNNING
+        self.history.append(event, now or over)
+        self._changed |= row is not None
+        self.follow(now or over)
+        return row
+
+    def follow(self, now: bool = False) -> None:
+        """Write `trials.csv` if it lags behind the history and was not written within `SECONDS_BETWEEN_WRITES`.
+
+        Args:
+            now: it may not wait for that; with more than `FEW_TRIALS` it waits for `SECONDS_PER_TRIAL` all the same.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        least = 0.0 if now else SECONDS_BETWEEN_WRITES
+        pause = max(least, SECONDS_PER_TRIAL * len(self.rows)) if len(self.rows) > FEW_TRIALS else least
+        if self._changed and time.monotonic() - self._written_at >= pause:
+            self.write_trials()
+
+    def _apply(self, event: Event) -> Row | None:
+        self.seconds = max(self.seconds, event["at"])
+        trial = event.get("trial", "")
+        row = self.rows.get(trial)
+        match event["event"]:
+            case "started" if not row or row.state == RUNNING:
+                row = row or Row(trial, event["parameters"])
+            case "epoch" if row and row.state == RUNNING:
+                row = self._after(row, event)
+            case "ended" if row and row.state == RUNNING:
+                row = row.ended(event["state"], event["reason"])
+            case _:
+                return None
+        self.rows[trial] = row
+        return row
+
+    def _after(self, row: Row, event: Event) -> Row:
+        metrics = event["metrics"]
+        if metrics["objective"] is not None:
+            last = (metrics.get(f"last_{name}") for name in FOLLOWED)
+            point = Point(metrics["objective"], *(math.nan if value is None else value for value in last))
+            self.curves.setdefault(row.trial, {})[metrics["epoch"]] = point
+        row = row.after(metrics)
+        if not (rung := event.get("rung")):
+            return row
+        return replace(row.ended(STOPPED, f"by {event.get('rule', 'ASHA')} at epoch {rung}"), rung=rung)
+
+    def write_trials(self) -> None:
+        """Write `trials.csv`, in the order of the trials."""
+        rows = [self.rows[trial] for trial in sorted(self.rows)]
+        parameters = list(dict.fromkeys(name for row in rows for name in row.parameters))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*COLUMNS, *parameters])
+        for row in rows:
+            told = (row.figures.get(name) if name in METRICS else getattr(row, name) for name in COLUMNS)
+            writer.writerow([*told, *(row.parameters.get(name) for name in parameters)])
+        write_text(self.trials, text.getvalue())
+        self._changed, self._written_at = False, time.monotonic()
+
+
+def _former(ending: str) -> tuple[str, str]:
+    """The state and the reason that the history of an older version told in one text."""
+    if ending.startswith("diverged"):
+        return DIVERGED, ending.removeprefix("diverged: ")
+    return (COMPLETED, ending) if ending else ("", "")
+
+
+def keep_others_out() -> None:
+    """Have nothing that this process makes from now on be for everybody to write; for its group, as its umask says."""
+    os.umask(os.umask(0o077) | stat.S_IWOTH)
+
+
+def run_name(trial: str, parameters: Mapping[str, Value]) -> str:
+    """A trial's run, for people: its number and its first parameters, such as `0003_depth2_lr0.00137_adam`."""
+    words = [trial]
+    for name, value in list(parameters.items())[:NAMED]:
+        text = f"{value:.3g}" if isinstance(value, float) else str(value)
+        words.append(text if isinstance(value, str) else f"{SHORT.get(name, name)}{text}")
+    if SEED in parameters:
+        words.append(f"seed{parameters[SEED]}")
+    return re.sub(r"[^A-Za-z0-9._-]", "-", "_".join(words))
+
+
+def read(folder: Path) -> Record:
+    """What is known of a search's trials.
+
+    Raises:
+        StorageError: it is gone.
+    """
+    record = Record(folder)
+    events, record.damaged = record.history.read()
+    if not events and record.trials.exists() and record.trials.read_text("utf-8").count("\n") > 1:
+        raise StorageError(f"{record.history.path} is gone or empty, and with it what {record.trials} was made from")
+    for event in events:
+        record._apply(event)
+    record.rows = dict(sorted(record.rows.items()))
+    return record
+
+
+def read_search(folder: Path) -> dict[str, Any]:
+    """The fields of `search.json`; of the file as it was before, where the last one is damaged.
+
+    Raises:
+        StorageError: neither can be read.
+    """
+    faults = []
+    for path in (folder / SEARCH, folder / PREVIOUS):
+        try:
+            return dict(json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            faults.append(f"{path}: {error}")
+    raise StorageError("\n".join(["the record cannot be read:", *faults]))
+
+
+def now() -> str:
+    """The time, for the record: UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON for people and programs, atomically."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_reading(best: Path, greys: Sequence[float], image_size: int) -> None:
+    """Write `reading.json` beside the winner's model: what images are read by, see `search.data.reading`."""
+    write_json(best / "reading.json", {"image_size": image_size, "greys": list(greys)})
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its place, sync it, rename it: a reader sees the old file or the new one, never a part."""
+    beside = path.with_name(path.name + ".tmp")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

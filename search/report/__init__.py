@@ -1,0 +1,1 @@
+"""What is shown: progress, leaderboard, and pages that are made from the record alone."""

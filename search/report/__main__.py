@@ -1,0 +1,72 @@
+"""A finished or running search → its leaderboard and one page. Reads JSON, CSV and the journal only, never a pickle."""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from search.errors import RequestError, SearchError, unknown
+from search.record import mirror
+from search.record.record import NAME, Record, keep_others_out, read, write_text
+from search.report.console import complain, console, leaderboard, steady
+
+PICTURED = ("optuna.journal", "best/metrics.json", "best/mistakes")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a search's leaderboard and write its `report.html`; or compare several. Return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m search.report",
+        description="One search: print its leaderboard and write its report.html. Several: print what came of each, "
+        "and write comparison.html beside them. Also while they run.",
+    )
+    parser.add_argument("names", metavar="NAME", nargs="+", help="a search's folder under --storage")
+    parser.add_argument("--storage", default="results", metavar="DIR|URI", help="where searches are kept")
+    options = parser.parse_args(arguments)
+    keep_others_out()
+    from search.report import analysis, comparison, page
+
+    shown = console()
+    try:
+        searches = [analysis.find(record) for record in load(options.storage, options.names)]
+        if len(searches) == 1:
+            found = searches[0]
+            path = found.record.report
+            write_text(path, page.page(found))
+            shown.print(leaderboard(found.best, found.rows, found.metric))
+            shown.print(f"{found.about['status']}: {page.counted(found.rows)}", highlight=False)
+        else:
+            path = searches[0].record.folder.parent / "comparison.html"
+            write_text(path, comparison.page(searches))
+            shown.print(comparison.shown(searches))
+    except SearchError as error:
+        complain(f"error: {error}")
+        return 2
+    shown.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def load(given: str, names: Sequence[str]) -> list[Record]:
+    """Read the records of searches. Of one in object storage it is fetched; its page stays on this machine.
+
+    Raises:
+        RequestError: names every search that is not there.
+        StorageError: a record cannot be read.
+    """
+    away = mirror.remote(given)
+    storage = mirror.local(given, Path(tempfile.mkdtemp(prefix="finetune-search-"))) if away else Path(given)
+    for name in names:
+        if away and NAME.fullmatch(name):
+            (storage / name).mkdir(parents=True, exist_ok=True)
+            mirror.fetch_record(given, name, storage / name, *PICTURED)
+    missing = [name for name in names if not (NAME.fullmatch(name) and (storage / name / "search.json").is_file())]
+    if missing:
+        known = [path.parent.name for path in storage.glob("*/search.json")]
+        raise RequestError([f"{unknown('search', name, known)} in {given}" for name in missing])
+    return [read(storage / name) for name in dict.fromkeys(names)]
+
+
+if __name__ == "__main__":
+    steady()
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What was asked, with what, and on what; checked whole before anything starts."""

@@ -1,0 +1,26 @@
+"""What a space file imports: a space, what it varies, and the components that it may have of its own."""
+
+from search.budget import Budget
+from search.components.heads import Head
+from search.components.losses import Loss
+from search.components.optimizers import Optimizer
+from search.components.schedules import Schedule
+from search.parameters import Choice, Depth, Float, Int
+from search.setting import Setting
+from search.space.space import Space
+from search.task.metrics import Objective
+
+__all__ = [
+    "Budget",
+    "Choice",
+    "Depth",
+    "Float",
+    "Head",
+    "Int",
+    "Loss",
+    "Objective",
+    "Optimizer",
+    "Schedule",
+    "Setting",
+    "Space",
+]

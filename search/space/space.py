@@ -1,0 +1,211 @@
+"""A space: what may vary, under which conditions, what is fixed, where to start, how much to spend.
+
+A space is data. A file of `spaces/`, or a user's own, makes one `Space` and calls it `space`. Parameters are Optuna's
+own distributions (https://optuna.readthedocs.io/en/stable/reference/distributions.html) and `Depth`, whose upper end
+is known only with the backbone.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from search.budget import Budget
+from search.component import Component
+from search.components.samplers import Sampler
+from search.components.stopping import Stopping
+from search.components.tables import OWN, TABLES, Parts, Tables
+from search.errors import SpaceError
+from search.parameters import Depth, Parameter, count, ends, values
+from search.setting import Setting, Value, Values
+from search.space.settings import NAMING, known
+from search.task.metrics import Objective
+
+FURTHER_SEEDS = 2
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search is asked.
+
+    Args:
+        search: what varies: parameter → Optuna distribution or `Depth`. Parameters are keys of `known`.
+        fixed: settings that do not vary and differ from their defaults in `known`.
+        when: parameter → (parent, value) or (parent, [values]): it exists only where the parent, a `Choice`, exists
+            and has one of these values; elsewhere a trial has its setting's default.
+        start: configurations to try first; what one leaves out is sampled. A `Depth` may be `"half"` or `"all"`.
+        objective: what counts as best.
+        budget: how much may be spent.
+        own: components of the space's own, beside those of the project: such as
+            `{"head": {"bottleneck": Head("…", {"width": Setting(…)}, build=…)}}`. Their parameters are settings.
+        name: the file's name without its ending; set by `spacefile.load`.
+    """
+
+    search: Mapping[str, Parameter]
+    budget: Budget
+    fixed: Mapping[str, Value] = field(default_factory=dict)
+    when: Mapping[str, tuple[str, Value | Sequence[Value]]] = field(default_factory=dict)
+    start: Sequence[Mapping[str, Value]] = ()
+    objective: Objective = field(default_factory=Objective)
+    own: Tables = field(default_factory=dict)
+    name: str = ""
+
+    @property
+    def tables(self) -> Tables:
+        """All components, by the setting that names one."""
+        return {kind: {**table, **self.own.get(kind, {})} for kind, table in TABLES.items()}
+
+    @property
+    def known(self) -> Mapping[str, Setting]:
+        """Every setting, with those of the space's own components."""
+        return known(self.tables)
+
+    @property
+    def settings(self) -> Values:
+        """Every setting that does not vary: the defaults, and over them what the space fixes."""
+        values = {name: self.fixed.get(name, setting.default) for name, setting in self.known.items()}
+        return Values({name: value for name, value in values.items() if name not in self.search})
+
+    def parameters(self, configuration: Mapping[str, Value]) -> Values:
+        """Every searchable setting as a trial has it: as chosen, else as the space fixes it, else its default."""
+        searchable = {name: setting.default for name, setting in self.known.items() if setting.searchable}
+        fixed = {name: self.fixed.get(name, default) for name, default in searchable.items()}
+        return Values({name: configuration.get(name, value) for name, value in fixed.items()})
+
+    def parts(self, parameters: Values) -> Parts:
+        """The components that a trial of these parameters is put together from."""
+        named = {kind: self.tables[kind][parameters.text(kind)] for kind in OWN}
+        return Parts(**named)  # type: ignore[arg-type]
+
+    @property
+    def sampler(self) -> Sampler:
+        """What proposes configurations."""
+        return cast(Sampler, self.tables["sampler"][self.settings.text("sampler")])
+
+    @property
+    def stopping(self) -> Stopping:
+        """The rule by which trials stop for the sake of others."""
+        return cast(Stopping, self.tables["stopping"][self.settings.text("stopping")])
+
+    @property
+    def probed(self) -> bool:
+        """Whether a linear probe is what heads start from; of other heads, the trials train their own."""
+        return self.settings["head_start"] == "probe" and "linear" in self.named("head")
+
+    def components(self) -> list[Component]:
+        """Every component that the search may use."""
+        return [self.tables[kind][name] for kind in NAMING for name in self.named(kind) if name in self.tables[kind]]
+
+    def named(self, kind: str) -> list[str]:
+        """The names that a component of a kind may have in a trial."""
+        varying = self.search.get(kind)
+        return list(map(str, ends(varying) if varying else [self.settings[kind]]))
+
+    def condition(self, name: str) -> tuple[str, tuple[Value, ...]]:
+        """The parent of a parameter, and those of its values under which it exists."""
+        parent, value = self.when[name]
+        return parent, (value,) if value is None or isinstance(value, bool | int | float | str) else tuple(value)
+
+    def level(self, name: str) -> int:
+        """How many conditions lie above a parameter; more than there are parameters where they go in a circle."""
+        level = 0
+        while name in self.when and level <= len(self.search):
+            name, level = self.when[name][0], level + 1
+        return level
+
+    def applies(self, name: str, configuration: Mapping[str, Value]) -> bool:
+        """Whether parameter `name` exists in `configuration`."""
+        if name not in self.when:
+            return True
+        parent, values = self.condition(name)
+        return configuration.get(parent) in values
+
+    def resolve(self, blocks: int) -> "Space":
+        """The same space for a backbone of `blocks` blocks: each `Depth` becomes whole numbers.
+
+        Raises:
+            SpaceError: a depth the backbone does not have.
+        """
+        varying = self.search.get("unfreeze_depth")
+        asked = [point.get("unfreeze_depth") for point in self.start]
+        asked += ends(varying) if varying else [self.settings["unfreeze_depth"]]
+        deepest = max((depth for depth in asked if isinstance(depth, int)), default=0)
+        if deepest > blocks:
+            raise SpaceError([f"unfreeze_depth {deepest} is asked for; the backbone has {blocks} blocks"], self.name)
+        depths = {name: d for name, d in self.search.items() if isinstance(d, Depth)}
+        start = [
+            {name: depths[name].place(value, blocks) if name in depths else value for name, value in point.items()}
+            for point in self.start
+        ]
+        return replace(self, search={**self.search, **{n: d.resolve(blocks) for n, d in depths.items()}}, start=start)
+
+    @property
+    def depths(self) -> list[int]:
+        """Every unfreeze depth that a trial may have. Needs `resolve`."""
+        name = "unfreeze_depth"
+        found = values(self.search[name]) if name in self.search else []
+        if name not in self.search or name in self.when:
+            found.append(self.parameters({})[name])
+        return [int(str(depth)) for depth in dict.fromkeys(found)]
+
+    @property
+    def size(self) -> float:
+        """How many configurations there are; infinite where a number has no steps. Needs `resolve`."""
+        return math.prod(self._size(name) for name in self.search if name not in self.when)
+
+    def _size(self, name: str) -> float:
+        """How many ways there are to choose a parameter and those that depend on it."""
+        below = [(child, under) for child in self.when for parent, under in [self.condition(child)] if parent == name]
+        if not below:
+            return count(self.search[name])
+        options = set(values(self.search[name]))
+        return sum(math.prod(self._size(child) for child, under in below if option in under) for option in options)
+
+    @property
+    def max_failures(self) -> int:
+        """How often a trial whose process dies goes on."""
+        return self.settings.whole("max_failures")
+
+    @property
+    def longest(self) -> int:
+        """The epochs that a trial runs at most, the best ones included."""
+        return max(self.budget.epochs, self.settings.whole("finish_epochs"))
+
+    @property
+    def confirming(self) -> int:
+        """How many trials run the best configurations again, with `FURTHER_SEEDS` other seeds each."""
+        return FURTHER_SEEDS * min(self.settings.whole("confirm"), self.budget.trials)
+
+    def suggest(self, choose: Callable[[str, Parameter], Value]) -> dict[str, Value]:
+        """One configuration; a parameter that does not apply is absent.
+
+        Args:
+            choose: gives a value for a parameter, by its name and what it may be.
+        """
+        configuration: dict[str, Value] = {}
+        for name in sorted(self.search, key=self.level):
+            if self.applies(name, configuration):
+                configuration[name] = choose(name, self.search[name])
+        return configuration
+
+    def declaration(self) -> dict[str, Any]:
+        """The space as plain data, for the record."""
+        return {
+            "name": self.name,
+            "search": {name: str(distribution) for name, distribution in self.search.items()},
+            "when": {name: [parent, _plain(values)] for name, (parent, values) in self.when.items()},
+            **({"own": self.source} if self.own else {}),
+            "start": [dict(point) for point in self.start],
+            "objective": self.objective.metric,
+            "budget": vars(self.budget),
+        }
+
+    @property
+    def source(self) -> str:
+        """The text of the file that declares components of the space's own; empty where there are none."""
+        return next((one.source for table in self.own.values() for one in table.values()), "")
+
+
+def _plain(values: Value | Sequence[Value]) -> Value | list[Value]:
+    """One value, or several, as JSON has them."""
+    return list(values) if isinstance(values, tuple | list) else values  # type: ignore[return-value]

@@ -1,0 +1,1 @@
+"""What is predicted, and by which metrics it is judged."""

@@ -1,0 +1,1 @@
+"""One configuration, trained: network, fit, callbacks, checkpoints, export. Knows nothing of Ray."""

@@ -1,0 +1,82 @@
+"""The head that every trial may start from: a linear probe on the pooled features, trained once per search and kept.
+
+Linear probing first, then fine-tuning (Kumar et al. 2022, https://arxiv.org/abs/2202.10054): a random head would send
+random gradients into the pretrained layers and distort them before it has learned to use them.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from search import features
+from search.backbone.backbones import Source
+from search.cache import Array
+from search.components.heads import HEADS, Head
+from search.components.losses import LOSSES
+from search.components.optimizers import OPTIMIZERS
+from search.components.schedules import SCHEDULES
+from search.components.tables import Parts
+from search.errors import CheckpointError
+from search.features import Place
+from search.setting import Value, Values
+from search.space.settings import SETTINGS
+from search.task.metrics import Objective
+from search.trial import batches, checkpoint, model, reuse
+
+EPOCHS = 50
+PARAMETERS = {"unfreeze_depth": 0, "learning_rate": 1e-2}  # the others as their defaults are
+BATCH_SIZE = 128
+DEFAULTS = Values({name: setting.default for name, setting in SETTINGS.items()})
+STEPS = 16  # an epoch has at least so many, where there are enough images
+
+_unwritten: dict[Path, list[Array]] = {}
+
+
+def head(
+    source: Source, place: Place, objective: Objective, top: Head = HEADS["linear"], values: Values = DEFAULTS
+) -> list[Array]:
+    """The probe's weights, those of `Network.top`, from the node's cache, or trained now.
+
+    Another process of the node that needs the same probe waits until it is there. Where the cache cannot be written,
+    every process trains its own.
+
+    Args:
+        top: the head that it is for; of `values`, its name and its parameters matter.
+    """
+    shape = {name: values[name] for name in ("head", *top.parameters)}
+    recipe = [EPOCHS, PARAMETERS, BATCH_SIZE, STEPS, place.seed, objective.metric, place.views, shape, top.source]
+    path = place.folder / f"head-{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]}.npz"
+    if path in _unwritten:
+        return _unwritten[path]
+    with place.locked(path.name):
+        try:
+            return checkpoint.arrays(path)
+        except CheckpointError:
+            weights = _trained(source, place, objective, top, shape)
+        try:
+            checkpoint.write(path, {}, weights)
+        except OSError:
+            _unwritten[path] = weights
+        return weights
+
+
+def _trained(source: Source, place: Place, objective: Objective, top: Head, shape: Mapping[str, Value]) -> list[Array]:
+    start, classes = features.nearest(place, len(place.shapes)), len(place.dataset.classes)
+    size = max(1, min(BATCH_SIZE, len(place.labels["train"]) // STEPS))
+    values = Values({**DEFAULTS, **shape, **PARAMETERS, "batch_size": size})
+    parts = Parts(top, LOSSES["cross_entropy"], OPTIMIZERS["adam"], SCHEDULES["constant"])
+    network = reuse.network(source, parts, values, classes, start)
+    counts = np.bincount(place.labels["train"], minlength=classes)
+    model.reset(network, parts, values, place.seed, None, counts=counts, epochs=EPOCHS)
+    watched = {"monitor": objective.metric, "mode": objective.mode}
+    steps = [
+        keras.callbacks.ReduceLROnPlateau(patience=2, factor=0.3, min_delta=0.0, **watched),
+        keras.callbacks.EarlyStopping(patience=6, restore_best_weights=True, **watched),
+    ]
+    feeder = batches.Feeder(start, place.labels, size, place.seed)
+    batches.fit(network.fitted, feeder, 0, EPOCHS, steps)
+    return [np.array(variable) for variable in network.top]

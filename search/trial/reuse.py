@@ -1,0 +1,121 @@
+"""What a process keeps from one trial for the next: the backbone, and every network it has compiled.
+
+Keras and TensorFlow do not give all memory of a network back, so none is dropped; `crowded` tells when the process
+should make way for a new one.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+
+from search import machine
+from search.backbone import backbones
+from search.backbone.backbones import Backbone, Source
+from search.cache import Array
+from search.components.tables import Parts
+from search.features import Start
+from search.setting import Values
+from search.trial import model
+from search.trial.batches import Split
+from search.trial.model import Network
+
+ENOUGH = 8
+RESIDENT_SHARE = 0.1  # of the GPU's memory, for features
+
+
+@dataclass
+class _Kept:
+    """A backbone with the values of its weights as they were loaded, and networks that share these weights.
+
+    Args:
+        splits: what networks read that start alike, the last used last.
+    """
+
+    backbone: Backbone
+    pristine: dict[int, Array]
+    networks: dict[Hashable, Network] = field(default_factory=dict)
+    splits: dict[Hashable, tuple[Split, Split]] = field(default_factory=dict)
+    used: Network | None = None
+
+
+_kept: dict[Hashable, _Kept] = {}
+
+
+def backbone(source: Source, *, as_trained: bool = False) -> Backbone:
+    """The backbone, with its weights as they were loaded.
+
+    Args:
+        source: with its image size. This whole process has its precision from now on.
+        as_trained: leave it the weights that the last trial gave it.
+
+    Raises:
+        BackboneError: names every fault that was found.
+    """
+    kept = _of(source)
+    if not as_trained:
+        _restore(kept)
+    return kept.backbone
+
+
+def network(source: Source, parts: Parts, values: Values, classes: int, start: Start) -> Network:
+    """A network whose backbone has its weights as they were loaded; the rest is for `model.reset`.
+
+    One is built only for what forces a new trace: another unfreeze depth or start, another head, loss or optimizer.
+
+    Args:
+        values: the trial's parameters.
+    """
+    kept, room = _of(source), int(RESIDENT_SHARE * machine.gpu_memory())
+    _restore(kept)
+    like = (start.cut, start.dtype, start.nbytes <= room)
+    splits = _splits(kept, like, start, room)
+    key = (values["unfreeze_depth"], classes, parts.built(values), *like)
+    found = kept.networks.get(key)
+    found = found or model.build(kept.backbone, parts, values, classes, start=start, splits=splits)
+    kept.networks[key] = kept.used = found
+    model.thaw(found.fitted, found.suffix)
+    return found
+
+
+def crowded() -> bool:
+    """Whether this process has compiled more networks than one should keep."""
+    return any(len(kept.networks) > ENOUGH for kept in _kept.values())
+
+
+def _of(source: Source) -> _Kept:
+    if source not in _kept:
+        _kept.clear()
+        keras.utils.clear_session()
+        keras.config.set_dtype_policy(source.precision)
+        loaded = backbones.load(source.name, source.weights, source.image_size)
+        pristine = {id(variable): np.array(variable) for variable in loaded.network.variables}
+        _kept[source] = _Kept(loaded, pristine)
+    return _kept[source]
+
+
+def _restore(kept: _Kept) -> None:
+    """Undo what the last trial did to the backbone."""
+    if not kept.used:
+        return
+    for variable in kept.used.suffix.variables:
+        if id(variable) in kept.pristine:
+            variable.assign(kept.pristine[id(variable)])
+    kept.used = None
+
+
+def _splits(kept: _Kept, like: tuple[int, str, bool], start: Start, room: int) -> tuple[Split, Split]:
+    """What a network reads that starts so; what others read stays on the GPU as long as there is room for all.
+
+    Args:
+        like: the cut, the type of number, and whether all of it lies on the GPU.
+        room: there, in bytes.
+    """
+    own = kept.splits.pop(like, None)
+    for split in (split for pair in kept.splits.values() for split in pair):
+        held = sum(other.nbytes for pair in kept.splits.values() for other in pair)
+        if not split.nbytes or held + start.nbytes > room:
+            split.close()
+    kept.splits[like] = own or (Split(start.shape, start.dtype, like[-1]), Split(start.shape, start.dtype, like[-1]))
+    return kept.splits[like]

@@ -1,0 +1,324 @@
+"""One configuration from start to end: features, network, callbacks, fit; and the winner's export.
+
+Knows nothing of Ray: a test runs a whole trial by calling `train`.
+"""
+
+import contextlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from search import features
+from search.backbone.backbones import Source
+from search.components.tables import Parts
+from search.features import Place
+from search.setting import Values
+from search.task.metrics import METRICS, Objective
+
+if TYPE_CHECKING:
+    import keras
+
+    from search.trial.explanation import Answers
+    from search.trial.model import Network
+
+LATENCY_CALLS = 11
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Everything that one trial needs.
+
+    Args:
+        trial: its number as four digits or more, `0007`.
+        parameters: every searchable setting, chosen, fixed or its default.
+        parts: what the trial is put together from.
+        epochs: at most so many.
+        backbone: its name or file, and `weights` where its weights come from.
+        place: the images, and where their features lie.
+        head_start: whether the head starts from a linear probe.
+        folder: for its checkpoints.
+        tensorboard: for its events; `train` and `validation` go below it.
+        rungs: the epochs after which it may be stopped.
+        deadline: when it may be too, in seconds since 1970.
+    """
+
+    trial: str
+    parameters: Values
+    parts: Parts
+    epochs: int
+    seed: int
+    objective: Objective
+    backbone: str
+    weights: str
+    place: Place
+    head_start: bool
+    folder: Path
+    tensorboard: Path
+    rungs: tuple[int, ...] = ()
+    deadline: float = math.inf
+
+    @property
+    def shape(self) -> Hashable:
+        """Of the network: the weights of two trials with the same one can change places."""
+        return self.parts.shape(self.parameters)
+
+    @property
+    def source(self) -> Source:
+        """What the backbone is made from."""
+        return Source(self.backbone, self.weights, self.place.image_size, self.place.precision)
+
+
+def train(
+    configuration: Configuration,
+    report: Callable[[dict[str, float | int | str]], None],
+    pausing: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train one configuration, reporting after every epoch.
+
+    A report holds `epoch` (from 1) with its `last_val_accuracy`, `last_val_loss` and the objective's likewise,
+    `objective` (the best so far), `best_epoch` with all its `METRICS`, `seconds`, `ending`: empty while it goes on,
+    else the state that it ends in, with its `reason`, `paused`: whether it ends here to go on later, and `note`: what
+    the user should know.
+
+    Where a state of the trial was saved, it goes on from there, and that epoch is reported again.
+
+    Args:
+        configuration: what to train.
+        report: called with the metrics; raises `callbacks.Stopped` to end the trial after this epoch.
+        pausing: asked after every epoch; whether the trial is to be saved and to end, unfinished.
+
+    Raises:
+        CheckpointError: no saved state can be read. That is never taken for a fresh start.
+        StorageError: its files cannot be written.
+    """
+    from search.trial import batches, callbacks, checkpoint, probe
+    from search.trial.tensorboard import Events
+
+    # Where the weights start: 1. this trial's own saved state, if any
+    #                          2. the pretrained backbone, and the probe's head or a new one
+    head, saved = None, checkpoint.saved(configuration.folder)
+    if configuration.head_start and not saved:
+        place, of = configuration.place, (configuration.parts.head, configuration.parameters)
+        head = probe.head(configuration.source, place, configuration.objective, *of)
+    network, start = _network(configuration, head)
+    steps, saving = callbacks.build(
+        network=network,
+        parameters=configuration.parameters,
+        plateau=configuration.parts.schedule.plateau,
+        objective=configuration.objective,
+        epochs=configuration.epochs,
+        folder=configuration.folder,
+        tensorboard=configuration.tensorboard,
+        report=report,
+        pausing=pausing,
+        rungs=configuration.rungs,
+        deadline=configuration.deadline,
+    )
+    epoch = 0
+    if saved:
+        done = saving.restore()
+        epoch = int(done["epoch"])
+        for part in ("train", "validation"):
+            with Events(configuration.tensorboard / part) as events:
+                events.forget(epoch)
+        try:
+            report(done)  # again: whoever was interrupted may not have heard it
+        except callbacks.Stopped:
+            return
+        if done["ending"]:
+            return
+    labels = configuration.place.labels
+    feeder = batches.Feeder(start, labels, configuration.parameters.whole("batch_size"), configuration.seed)
+    batches.fit(network.fitted, feeder, epoch, configuration.epochs, steps)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The winner, exported.
+
+    Args:
+        figures: `test_accuracy`, `test_loss` and so on for all `METRICS`, and `confusion_matrix` (rows: true class,
+            columns: predicted), of the file as plain Keras loads it; `model_bytes`, and `latency_ms`: what one image
+            takes, on `latency_on`; `custom_objects`: the classes of a head of the space's own that Keras needs to load
+            it, where there are any. Where it is the mean of several trials, also its `val_accuracy` and so on, and
+            `soup`: their `trials`, and what the best of them has `alone`.
+        model: as plain Keras loads it.
+        answering: the same, giving more; see `explanation.answering`.
+        tested: what it says of the test images.
+        shape: of the network, see `Configuration.shape`.
+    """
+
+    figures: dict[str, Any]
+    model: "keras.Model"
+    answering: "keras.Model"
+    tested: "Answers"
+    shape: Hashable
+
+
+def export(
+    configuration: Configuration, folder: Path, epoch: int, others: Sequence[tuple[Configuration, int]] = ()
+) -> Exported:
+    """Write the winner's model, `model.keras`, and evaluate it once on the test split.
+
+    Args:
+        epoch: the trial's best one, whose weights are meant.
+        others: trials with their best epochs whose weights are averaged with the winner's where that makes the
+            objective better; the better ones first. One whose weights are not there, or which has another head, is
+            left out.
+
+    Raises:
+        CheckpointError: the weights are gone, damaged, or not those of the best epoch.
+    """
+    import keras
+
+    from search import machine
+    from search.trial import explanation
+
+    path = folder / "model.keras"
+    _, whole = _best(configuration, epoch)
+    whole.save(path)
+    custom = {type(layer).__name__: type(layer) for layer in whole.layers if not _of_keras(layer)}
+    model = keras.models.load_model(path, custom_objects=custom)
+    answering, size = explanation.answering(model), configuration.parameters.whole("batch_size")
+
+    def asked(split: str) -> "Answers":
+        place = configuration.place
+        return explanation.answers(answering, features.images(place, split, 0), place.labels[split], size)
+
+    tested = asked("test")
+    about = _mixed(configuration, others, model, lambda: asked("val")) if others else {}
+    if about:
+        about["soup"]["alone"] |= _of_test(tested)
+        model.save(path)
+        tested = asked("test")
+    first = features.images(configuration.place, "test", 0)(slice(0, 1))
+    figures = {
+        **_of_test(tested),
+        "confusion_matrix": tested.confusion.tolist(),
+        "model_bytes": path.stat().st_size,
+        "latency_ms": _latency_ms(lambda: answering.predict_on_batch(first)),
+        "latency_on": "GPU" if machine.gpu_memory() else "CPU",
+        **({"custom_objects": sorted(custom)} if custom else {}),
+        **about,
+    }
+    return Exported(figures, model, answering, tested, configuration.shape)
+
+
+def _of_keras(layer: Any) -> bool:
+    """Whether plain Keras knows the layer's class."""
+    return type(layer).__module__.partition(".")[0] == "keras"
+
+
+def _of_test(tested: "Answers") -> dict[str, float]:
+    """All metrics of the test images, by names that say so."""
+    return {name.replace("val_", "test_"): value for name, value in tested.metrics().items() if math.isfinite(value)}
+
+
+def _mixed(
+    configuration: Configuration,
+    others: Sequence[tuple[Configuration, int]],
+    model: "keras.Model",
+    judged: Callable[[], "Answers"],
+) -> dict[str, Any]:
+    """Give a model the mean of its own weights and of those of other trials that make it better; say which these are.
+
+    Args:
+        model: with the weights of `configuration`.
+        judged: what the model says of the validation images.
+    """
+    from search.errors import CheckpointError
+    from search.trial import soup
+
+    objective = configuration.objective.metric
+
+    def judge(weights: Sequence[Any]) -> soup.Judged:
+        model.set_weights(weights)
+        figures = judged().metrics()
+        return soup.Judged(-METRICS[objective].rank(figures[objective]), figures["val_loss"], figures)
+
+    def candidates() -> Iterator[tuple[str, list[Any]]]:
+        for other, epoch in others:
+            if other.shape != configuration.shape:
+                continue
+            with contextlib.suppress(CheckpointError):
+                yield other.trial, _best(other, epoch)[1].get_weights()
+
+    alone, mixed = soup.greedy((configuration.trial, model.get_weights()), candidates(), judge)
+    model.set_weights(mixed.weights)
+    if mixed is alone:
+        return {}
+    return {**mixed.worth.figures, "soup": {"trials": list(mixed.names), "alone": dict(alone.worth.figures)}}
+
+
+def show_tested(configuration: Configuration, exported: Exported, folder: Path) -> None:
+    """Write what the exported model makes of the test images: into the winner's run `best`, and into its folder.
+
+    It must come before `show`, which gives the model other weights.
+    """
+    from search.trial import explanation
+
+    place, run = configuration.place, configuration.tensorboard / "best"
+    explanation.write_tested(place, exported.model, exported.tested, folder=folder, run=run)
+
+
+def show(configuration: Configuration, epoch: int, exported: Exported) -> None:
+    """Write what shows how one of the best trials works, into its run `best`; see `explanation`.
+
+    Args:
+        epoch: as of `export`.
+        exported: the winner; its model gets this trial's weights, unless this one has another head.
+
+    Raises:
+        CheckpointError: as of `export`.
+    """
+    import keras
+
+    from search.trial import explanation
+
+    network, whole = _best(configuration, epoch)
+    same = configuration.shape == exported.shape  # then the functions are traced already
+    alone = exported.model if same else keras.models.clone_model(whole)
+    alone.set_weights(whole.get_weights())
+    answering = exported.answering if same else explanation.answering(alone)
+    place, run = configuration.place, configuration.tensorboard / "best"
+    labels, read = place.labels["val"][: explanation.PROJECTED], features.images(place, "val", 0)
+    shown = explanation.answers(answering, read, labels, configuration.parameters.whole("batch_size"))
+    explanation.write(place, alone, network, shown, run)
+
+
+def _best(configuration: Configuration, epoch: int) -> "tuple[Network, keras.Model]":
+    """The trial's network with the weights of its best epoch, and the whole one that shares them."""
+    from search.trial import checkpoint, model, reuse
+
+    network, _ = _network(configuration, None)
+    checkpoint.restore_best(configuration.folder, network, epoch)
+    return network, model.whole(reuse.backbone(configuration.source, as_trained=True), network)
+
+
+def _latency_ms(call: Callable[[], object]) -> float:
+    """The median of some calls."""
+    seconds = []
+    for _ in range(LATENCY_CALLS):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return round(1000 * statistics.median(seconds), 3)
+
+
+def _network(configuration: Configuration, head: list[Any] | None) -> "tuple[Network, features.Start]":
+    """The trial's network, as new, and what it starts from."""
+    from search.trial import model, reuse
+
+    values, parts, place = configuration.parameters, configuration.parts, configuration.place
+    start = features.nearest(place, len(place.shapes) - values.whole("unfreeze_depth"))
+    classes = len(place.dataset.classes)
+    network = reuse.network(configuration.source, parts, values, classes, start)
+    counts = np.bincount(place.labels["train"], minlength=classes)
+    model.reset(network, parts, values, configuration.seed, head, counts=counts, epochs=configuration.epochs)
+    return network, start
