@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 WRITERS = {
-    "search.trial.callbacks": ("LiveTensorBoard", ("on_train_begin", "on_epoch_end", "on_train_end")),
+    "search.internals.of_keras": ("LiveTensorBoard", ("on_train_begin", "on_epoch_end", "on_train_end")),
     "search.trial.tensorboard": ("Directory", ("declare", "start", "best", "end")),
     "search.trial.training": ("", ("show_winner", "show")),
 }

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from search.errors import RequestError, unknown
+from search.internals import of_ray
 from search.report.console import steady
 
 PROVIDERS = {
@@ -62,10 +63,9 @@ def _schema(config: dict[str, Any]) -> Iterator[str]:
     """What Ray itself finds."""
     import click
     import jsonschema
-    from ray.autoscaler._private.util import prepare_config, validate_config
 
     try:
-        validate_config(prepare_config(config))
+        of_ray.check_cluster_file(config)
     except (click.ClickException, jsonschema.ValidationError, RuntimeError, TypeError, ValueError, KeyError) as error:
         lines = [line for line in str(getattr(error, "message", error)).splitlines() if line.strip()]
         yield f"Ray refuses it: {lines[0] if lines else type(error).__name__}"

@@ -12,7 +12,7 @@ from optuna.trial import Trial
 
 from search.setting import Value
 
-__all__ = ["Choice", "Depth", "Float", "Int", "Parameter", "contains", "count", "ends", "is_whole", "sample", "values"]
+__all__ = ["Choice", "Depth", "Float", "Int", "Parameter", "count", "ends", "is_whole", "sample", "values"]
 
 FRACTIONS: Mapping[str, Callable[[int], int]] = {"half": lambda blocks: (blocks + 1) // 2, "all": lambda blocks: blocks}
 
@@ -84,14 +84,6 @@ def count(parameter: Parameter) -> float:
             return 1 if parameter.single() else math.inf
         case _:
             raise TypeError(f"{parameter!r} is not resolved")
-
-
-def contains(distribution: BaseDistribution, value: Value) -> bool:
-    """Whether a value is one the distribution can give."""
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except (TypeError, ValueError):
-        return False
 
 
 def sample(trial: Trial, name: str, parameter: Parameter) -> Value:

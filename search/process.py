@@ -56,9 +56,9 @@ def _no_settings_of_the_user() -> Iterator[None]:
         del os.environ["KERAS_HOME"]
         if given is not None:
             os.environ["KERAS_HOME"] = given
-    from keras.src.backend import config
+    from search.internals.of_keras import keep_downloads_in
 
-    config._KERAS_DIR = str(keras_folder())
+    keep_downloads_in(keras_folder())
 
 
 def keras_folder() -> Path:

@@ -60,7 +60,8 @@ def tiny_backbone() -> Backbone:
 def test_names_and_faults_need_no_keras() -> None:
     """A misspelt backbone would otherwise cost the seconds that importing TensorFlow takes."""
     code = (
-        "import sys; from search.backbone import backbones; backbones.names(); backbones.check('MobileNetV2', 'imagenet');"
+        "import sys; from search.backbone import backbones; "
+        "backbones.names(); backbones.check('MobileNetV2', 'imagenet');"
         "print('keras' in sys.modules, 'tensorflow' in sys.modules)"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

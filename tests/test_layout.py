@@ -117,7 +117,7 @@ def test_only_these_modules_know_ray() -> None:
     knowing = {name for name, path in modules("search").items() if "ray" in packages(path)}
 
     driver = {name for name in ORDER if name.startswith("driver.")} - {"driver.resume"}
-    assert knowing == driver | {"cluster.nodes", "cluster.connection", "clusterfile", "spot"}
+    assert knowing == driver | {"cluster.nodes", "cluster.connection", "spot", "internals.of_ray"}
 
 
 def test_tensorflow_stays_at_the_edges() -> None:

@@ -1,7 +1,6 @@
 """Ray, joined or started: it comes up while the request is completed."""
 
 import contextlib
-import itertools
 import logging
 import math
 import os
@@ -17,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from search.errors import NodeError, RequestError, cause
+from search.internals import of_ray
 from search.request.resources import Resources
 from search.signals import kept_away
 
@@ -118,14 +118,14 @@ class Cluster:
     def _begin(self) -> None:
         import ray
 
-        _read_token_anew()
+        of_ray.forget_token()
         quiet = {"log_to_driver": False, "configure_logging": False}
         if self._resources.address:
             ray.init(self._resources.address, **quiet)
             return
         own = {"num_cpus": self._resources.cpus, "num_gpus": self._resources.gpus, "include_dashboard": False}
         with kept_away():
-            ray.init("local", _temp_dir=str(self._folder / "r"), **own, **quiet)
+            of_ray.start(self._folder / "r", **own, **quiet)
 
     def _end(self) -> None:
         import ray
@@ -135,7 +135,7 @@ class Cluster:
             return
         _kill()
         os.environ.pop(TOKEN)
-        _read_token_anew()
+        of_ray.forget_token()
         if not self._fault:
             self._tidy()
 
@@ -149,13 +149,6 @@ def _has_token() -> bool:
     """Whether this user has what a cluster is joined by; a home is not needed for it, nor one that can be entered."""
     named = os.environ.keys() & {TOKEN, "RAY_AUTH_TOKEN_PATH"}
     return bool(named) or os.path.exists(os.path.expanduser("~/.ray/auth_token"))  # noqa: PTH110, PTH111 they never raise
-
-
-def _read_token_anew() -> None:
-    """Have Ray forget the token that this process had before."""
-    from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader
-
-    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _folder() -> Path:
@@ -185,18 +178,16 @@ def _kill() -> None:
     """End an own Ray by SIGKILL, for its processes hear no other signal; some of theirs would live on for a minute."""
     import psutil
     import ray
-    from ray._private import worker
 
     below: list[psutil.Process] = []
-    started = worker._global_node.all_processes.values() if worker._global_node else []
-    for each in itertools.chain.from_iterable(started):
-        each.process.terminate = each.process.kill
+    for process in of_ray.started():
+        process.terminate = process.kill
         with contextlib.suppress(psutil.NoSuchProcess):
-            below += psutil.Process(each.process.pid).children(recursive=True)
+            below += psutil.Process(process.pid).children(recursive=True)
     ray.shutdown()
-    for process in below:
+    for child in below:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+            child.kill()
     psutil.wait_procs(below, timeout=SECONDS_TO_DIE)
 
 
@@ -233,7 +224,7 @@ class Share:
         self._resources = resources
         self._key = PREFIX + uuid.uuid4().bytes
         self._counted = 0
-        self._seen: dict[bytes, tuple[bytes, float]] = {}
+        self._seen: dict[bytes, tuple[bytes | None, float]] = {}
         self._looked_at = -math.inf
         self._trials = 1
 
@@ -241,10 +232,7 @@ class Share:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        from ray.experimental import internal_kv
-
-        if internal_kv._internal_kv_initialized():
-            internal_kv._internal_kv_del(self._key)
+        of_ray.remove(self._key)
 
     def __call__(self) -> int:
         """How many; the cluster is looked at now and then."""
@@ -257,18 +245,16 @@ class Share:
 
     def _searches(self) -> int:
         """How many searches run on the cluster; one that has not counted on for a while is dead."""
-        from ray.experimental import internal_kv
-
         self._counted += 1
-        internal_kv._internal_kv_put(self._key, str(self._counted).encode())
+        of_ray.write(self._key, str(self._counted).encode())
         alive = 0
-        for key in internal_kv._internal_kv_list(PREFIX):
-            value, now = internal_kv._internal_kv_get(key), time.monotonic()
+        for key in of_ray.keys(PREFIX):
+            value, now = of_ray.read(key), time.monotonic()
             before, since = self._seen.get(key, (None, now))
             if value != before:
                 self._seen[key] = (value, now)
             elif now - since > SILENT_AFTER_S:
-                internal_kv._internal_kv_del(key)
+                of_ray.remove(key)
                 continue
             alive += 1
         return max(1, alive)

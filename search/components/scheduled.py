@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from search.cache import Array
+from search.internals import of_keras
 
 
 class Scheduled:
@@ -52,7 +53,7 @@ class Scheduled:
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ARG002
         """Move one variable, by the rate of the step and of its level."""
-        level = self.levels[self._get_variable_index(variable)] if self.levels else 0  # type: ignore[attr-defined]
+        level = self.levels[of_keras.index(self, variable)] if self.levels else 0
         super().update_step(gradient, variable, self._rates[level])  # type: ignore[misc]
 
 
@@ -85,12 +86,13 @@ class Adam(keras.optimizers.Adam):  # type: ignore[misc]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Move one variable."""
-        index, dtype = self._get_variable_index(variable), variable.dtype
+        momentum, velocity = of_keras.moments(self, of_keras.index(self, variable))
+        dtype = variable.dtype
         rate, first, second = (tf.cast(scalar, dtype) for scalar in (learning_rate, *self._powers))
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
+            m=momentum.value.handle,
+            v=velocity.value.handle,
             beta1_power=first,
             beta2_power=second,
             lr=rate,
@@ -112,7 +114,7 @@ class Momentum(keras.optimizers.SGD):  # type: ignore[misc]
         """Move one variable."""
         tf.raw_ops.ResourceApplyKerasMomentum(
             var=variable.handle,
-            accum=self.momentums[self._get_variable_index(variable)].value.handle,
+            accum=self.momentums[of_keras.index(self, variable)].value.handle,
             lr=tf.cast(learning_rate, variable.dtype),
             grad=tf.cast(gradient, variable.dtype),
             momentum=tf.cast(self.momentum.value, variable.dtype),

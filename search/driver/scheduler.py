@@ -11,6 +11,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.components.stopping.rule import Curve, Rule
+from search.internals import of_ray
 from search.record.record import Point, Record
 from search.record.states import COMPLETED, DIVERGED
 
@@ -59,20 +60,18 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
 
         Tune asks for the scheduler's last word just before it decides about the process.
         """
-        controller._reuse_actors = not (self.pausing or result.get("crowded") or self._too_many())
+        of_ray.use_process_again(controller, not (self.pausing or result.get("crowded") or self._too_many()))
 
     def choose_trial_to_run(self, controller: Any) -> Trial | None:
         """The trial that is to have the next process that is free; none while the search pauses.
 
-        It is not one whose own process starts: Tune would end that one, and where trials end more often than a
-        process takes to start, a node that joins would never have a trial.
+        It is not one whose own process starts: where trials end more often than a process takes to start, a node
+        that joins would never have a trial.
         """
         if self.pausing:
             return None
-        tune = controller._tune_controller
-        started = tune._actor_manager.is_actor_started
-        needy = (trial for trial in tune._pending_trials if not started(tune._trial_to_actor.get(trial)))
-        return min(needy, key=lambda trial: str(trial.config["trial"]), default=None)
+        waiting = of_ray.without_process(controller)
+        return min(waiting, key=lambda trial: str(trial.config["trial"]), default=None)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray import tune
 
 from search.components.samplers import Sampler
+from search.internals import of_optuna
 from search.parameters import ends, sample
 from search.record.record import Record, Row
 from search.record.states import COMPLETED, DIVERGED, RUNNING, STOPPED
@@ -235,8 +236,7 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
         self._journal.update(self._frozen(trial_id))
 
     def _frozen(self, trial_id: str) -> FrozenTrial:
-        trial: FrozenTrial = self._study._storage.get_trial(self._trials[trial_id]._trial_id)
-        return trial
+        return of_optuna.frozen(self._study, self._trials[trial_id])
 
 
 def _key(configuration: Mapping[str, Value]) -> Key:

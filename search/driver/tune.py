@@ -15,8 +15,7 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.air.execution._internal.actor_manager import RayActorManager as ActorManager
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group
 
 from search import signals
@@ -27,6 +26,7 @@ from search.driver.recorder import Recorder
 from search.driver.scheduler import Scheduler
 from search.driver.searcher import Searcher
 from search.errors import NoUsableTrialError, StorageError, cause
+from search.internals import of_ray
 from search.machine import storage_fault
 from search.record.ranking import ranked
 from search.record.record import Record, Row
@@ -273,8 +273,8 @@ def _tuner(
     """
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(sys.maxsize)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(sys.maxsize)  # the searcher proposes no more than there is room for
-    ActorManager._actor_task_failed = _died
-    tune.tune._setup_signal_catching = threading.Event  # Tune would answer SIGUSR1 itself; the event is never set
+    of_ray.take_any_end_for_a_death()
+    of_ray.leave_signals_alone()
     places = Places([request.resources.bundle])
     deadline = time.time() + (math.inf if seconds is None else seconds)
     run = functools.partial(worker.run_trial, request=ray.put(request), deadline=deadline, pause=pause)
@@ -298,18 +298,3 @@ def _tuner(
             verbose=0,
         ),
     )
-
-
-_failed = ActorManager._actor_task_failed
-
-
-def _died(self: ActorManager, tracked_actor_task: Any, exception: Exception) -> None:
-    """Take whatever ended a process for its death.
-
-    Ray's memory monitor gives an error of its own when it ends a process, at which Tune ends the search whatever
-    `max_failures` is (https://github.com/ray-project/ray/issues/29736).
-    """
-    if not isinstance(exception, RayActorError | RayTaskError):
-        first, _, _ = str(exception).partition(". ")
-        exception = RayActorError(error_msg=f"{type(exception).__name__}: {first}")
-    _failed(self, tracked_actor_task, exception)

@@ -14,11 +14,11 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.experimental import internal_kv
 
 from search.cluster import nodes
 from search.data.store import silent
 from search.errors import NodeError, StorageError, cause
+from search.internals import of_ray
 from search.machine import storage_fault
 from search.process import importing_keras
 from search.record.mirror import Mirror
@@ -42,12 +42,12 @@ class Pause:
 
     def ask(self) -> None:
         """Ask."""
-        internal_kv._internal_kv_put(self._key, b"1")
+        of_ray.write(self._key, b"1")
 
     def asked(self) -> bool:
         """Whether it was asked; the cluster is asked itself now and then."""
         if time.monotonic() - self._looked_at >= SECONDS_BETWEEN_LOOKS:
-            self._asked = internal_kv._internal_kv_get(self._key) is not None
+            self._asked = of_ray.read(self._key) is not None
             self._looked_at = time.monotonic()
         return self._asked
 

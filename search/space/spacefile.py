@@ -13,7 +13,8 @@ import spaces
 from search.budget import Budget
 from search.components.tables import OWN, TABLES
 from search.errors import SpaceError, unknown
-from search.parameters import Choice, Depth, Parameter, contains, ends
+from search.internals.of_optuna import contains
+from search.parameters import Choice, Depth, Parameter, ends
 from search.setting import Value
 from search.space.settings import known
 from search.space.space import Space

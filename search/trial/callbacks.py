@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from search.cache import Array
+from search.internals.of_keras import LiveTensorBoard
 from search.record.states import ALL_EPOCHS, COMPLETED, CONVERGED, DIVERGED
 from search.setting import Values
 from search.task.metrics import FOLLOWED, METRICS, Objective
@@ -63,24 +64,6 @@ class Best(keras.callbacks.Callback):  # type: ignore[misc]
         if self.epoch > self._written:
             checkpoint.save_best(self._folder, self.epoch, self.weights)
             self._written = self.epoch
-
-
-class LiveTensorBoard(keras.callbacks.TensorBoard):  # type: ignore[misc]
-    """Keras's scalars in `train` and `validation`, the learning rate too, on disk after every epoch."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, write_graph=False)
-
-    def _collect_learning_rate(self, logs: dict[str, float]) -> dict[str, float]:
-        """Of the epoch's last step, by the schedule: Keras would log what it is multiplied with."""
-        optimizer = self.model.optimizer
-        return {**logs, "learning_rate": getattr(optimizer, "inner_optimizer", optimizer).rate}
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Log, then flush, so that a running trial is seen and a killed one loses nothing."""
-        super().on_epoch_end(epoch, logs)
-        for writer in self._writers.values():
-            writer.flush()
 
 
 class Progress(keras.callbacks.Callback):  # type: ignore[misc]

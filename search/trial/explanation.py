@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from search.backbone.backbones import without_xla
 from search.cache import Array
 from search.features import Place, Read, images
+from search.internals import of_keras
 from search.record.record import write_json
 from search.task import metrics
 from search.trial.model import Network
@@ -98,7 +99,7 @@ def activation(model: keras.Model, pixels: Array, classes: Array) -> Array | Non
     (Selvaraju et al. 2017, arXiv:1610.02391, section 3.1).
     """
     pooled = model.get_layer("dropout").input
-    pooling = pooled._keras_history.operation
+    pooling = of_keras.origin(pooled)
     if not isinstance(pooling, keras.layers.GlobalAveragePooling2D):
         return None
     maps = np.asarray(keras.Model(model.inputs[0], pooling.input)(pixels, training=False), "float32")
