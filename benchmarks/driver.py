@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 KINDS = ("this project", "bare Ray Tune")
@@ -43,7 +44,7 @@ def no_trial(config: dict[str, Any], **_: Any) -> None:
 
 def measure(kind: str, sampler: str, trials: int, slots: int) -> dict[str, Any]:
     """Run trials that do nothing; give the driver's figures."""
-    from search.cluster.connection import OWN
+    from search.cluster.connection import OWN, Fleet
 
     os.environ.update(OWN, RAY_AUTH_TOKEN=secrets.token_hex(32))
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # Ray looks at it when it is imported
@@ -84,9 +85,10 @@ def measure(kind: str, sampler: str, trials: int, slots: int) -> dict[str, Any]:
                 scheduler=Scheduler(asked.rule, record),
                 ask_to_pause=_nothing,
                 trials_left=_nothing,
-                places=lambda: slots,
+                fleet=Fleet(one),
             )
-            tune._fit(asked, record, recorder, worker.Pause())
+            seconds = asked.space.budget.time_s
+            tune.tuner(asked, recorder, worker.Pause(), folder=Path(folder), trials=trials, seconds=seconds).fit()
             done = len(record.ended)
         else:
             done = _bare(searcher, trials, folder)

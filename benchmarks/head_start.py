@@ -22,7 +22,8 @@ from search.backbone import backbones
 from search.backbone.backbones import Source
 from search.data import store
 from search.space import Budget, Objective, Space
-from search.trial import reuse, training
+from search.trial import training
+from search.trial.reuse import Pool
 
 SOURCE = Source("tiny", "own", 32)
 DEPTHS = (0, 1, 2, 4, 7)
@@ -68,7 +69,8 @@ def _of_seed(seed: int) -> list[dict[str, Any]]:
         root = Path(folder)
         found = store.find("digits", seed=seed, max_bad_files=0)
         dataset = store.decode(found, max_bad_files=0, image_size=SOURCE.image_size, cache=root)
-        backbone = reuse.backbone(SOURCE)
+        pool = Pool()
+        backbone = pool.backbone(SOURCE)
         about = backbones.describe(backbone)
         shapes = tuple(map(tuple, about["shapes"]))
         place = features.Place(root, dataset, SOURCE.image_size, about["identity"], shapes, seed=seed)
@@ -88,11 +90,14 @@ def _of_seed(seed: int) -> list[dict[str, Any]]:
             root / "tb",
         )
         return [
-            _trained(asked, depth, rate, head) for depth in DEPTHS for rate in RATES for head in ("random", "probe")
+            _trained(pool, asked, depth, rate, head)
+            for depth in DEPTHS
+            for rate in RATES
+            for head in ("random", "probe")
         ]
 
 
-def _trained(asked: training.Configuration, depth: int, rate: float, head: str) -> dict[str, Any]:
+def _trained(pool: Pool, asked: training.Configuration, depth: int, rate: float, head: str) -> dict[str, Any]:
     parameters = DEFAULTS.parameters({**FIXED, "unfreeze_depth": depth, "learning_rate": rate})
     number = f"{depth}-{rate}-{head}"
     root = asked.folder.parent
@@ -106,10 +111,10 @@ def _trained(asked: training.Configuration, depth: int, rate: float, head: str) 
         curve.append(metrics["val_accuracy"])
         best[0] = metrics["best_epoch"]
 
-    training.train(configuration, report)
+    training.train(pool, configuration, report)
     exported = root / f"best-{number}"
     exported.mkdir()
-    test = training.export(configuration, exported, best[0]).figures["test_accuracy"]
+    test = training.export(pool, configuration, exported, best[0]).figures["test_accuracy"]
     return {"seed": asked.seed, "depth": depth, "rate": rate, "head": head, "curve": curve, "test": test}
 
 

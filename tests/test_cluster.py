@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from searches import in_the_middle, long_space, rows, running, wait_for
 
-from search.cluster.connection import Cluster, slots
+from search.cluster.connection import Cluster, Fleet
 from search.errors import RequestError
 from search.request.resources import Resources
 
@@ -84,8 +84,8 @@ def test_an_own_ray_ends_with_its_context(root: Path, monkeypatch: pytest.Monkey
         (folder,) = root.iterdir()
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert processes(root)
-        assert slots(own()) == 3
-        assert slots(own(cpus_per_trial=2)) == 1
+        assert Fleet(own()).room() == 3
+        assert Fleet(own(cpus_per_trial=2)).room() == 1
 
     assert processes(root) == []
     assert [*root.iterdir()] == []
@@ -115,13 +115,13 @@ SHARING = """
 import sys, time
 import ray
 from search.cluster import connection
-from search.cluster.connection import Share
+from search.cluster.connection import Fleet, Share
 from search.request.resources import Resources
 
 connection.SILENT_AFTER_S = 5
 ray.init(sys.argv[1], log_to_driver=False, configure_logging=False)
 asked = Resources(cpus=1, gpus=0, cpus_per_trial=1, gpus_per_trial=0, address=sys.argv[1])
-with Share(asked) as share:
+with Share(Fleet(asked)) as share:
     while True:
         print(share(), flush=True)
         time.sleep(0.2)
@@ -174,8 +174,9 @@ def test_searches_share_a_cluster_that_grows_and_shrinks() -> None:
 FRACTIONS = """
 import sys
 from search import run
+from search.driver.search import Search
 
-run._demand_nodes = lambda asked: asked  # it would say that TensorFlow does not see the GPUs that are declared
+Search._demand_nodes = lambda search: None  # it would say that TensorFlow does not see the GPUs that are declared
 sys.exit(run.main(sys.argv[1:]))
 """
 

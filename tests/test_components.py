@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 from conftest import Toy
 from numpy.typing import NDArray
+from pool import POOL
 from ray import cloudpickle
 from searches import run
 
@@ -39,7 +40,7 @@ from search.space import Budget, Float, Head, Int, Optimizer, Space
 from search.space.settings import NAMING, SETTINGS
 from search.space.spacefile import faults, load
 from search.task.metrics import METRICS, Metric, Objective
-from search.trial import batches, model, reuse, training
+from search.trial import batches, model, training
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text("utf-8"), re.DOTALL)
@@ -320,10 +321,10 @@ def small(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, P
         x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(x)
     keras.Model(images, x).save(path)
     source = Source(str(path), "own", toy.image_size)
-    described = backbones.describe(reuse.backbone(source))
+    described = backbones.describe(POOL.backbone(source))
     shapes = tuple(map(tuple, described["shapes"]))
     place = Place(toy.cache, toy.dataset, toy.image_size, described["identity"], shapes)
-    features.fill(place, [len(shapes)], reuse.backbone(source), 1 << 30, silent)
+    features.fill(place, [len(shapes)], POOL.backbone(source), 1 << 30, silent)
     return source, place
 
 
@@ -352,7 +353,7 @@ def configured(small: tuple[Source, Place], folder: Path, space: Space, **chosen
 def trained(configuration: training.Configuration) -> list[dict[str, Any]]:
     """What a trial reports."""
     reports: list[dict[str, Any]] = []
-    training.train(configuration, reports.append)
+    training.train(POOL, configuration, reports.append)
     return reports
 
 
@@ -371,7 +372,7 @@ def test_a_trial_is_trained_by_it_and_its_model_stands_alone(
     assert all(math.isfinite(report["last_val_loss"]) for report in reports)
     if kind != "head":  # the others leave nothing in the model
         return
-    exported = training.export(configuration, tmp_path, reports[-1]["best_epoch"])
+    exported = training.export(POOL, configuration, tmp_path, reports[-1]["best_epoch"])
     training.show_tested(configuration, exported, tmp_path)
     loaded = keras.models.load_model(tmp_path / "model.keras")
 
@@ -440,7 +441,7 @@ def test_blocks_further_down_move_less(small: tuple[Source, Place], tmp_path: Pa
     space, moved = Space({}, Budget(1, 3)), {}
     for decay in (1.0, 0.1):
         configuration = configured(small, tmp_path, space, unfreeze_depth=2, layer_decay=decay, optimizer="sgd")
-        network, start = training._network(configuration, None)
+        network, start = training._network(POOL, configuration, None)
         before = [np.array(variable) for variable in network.fitted.trainable_variables]
         labels = configuration.place.labels
         batches.fit(network.fitted, batches.Feeder(start, labels, len(labels["train"]), 0), 0, 1, [])
@@ -459,7 +460,7 @@ def test_blocks_further_down_move_less(small: tuple[Source, Place], tmp_path: Pa
 def test_features_of_two_images_are_mixed_and_so_are_their_losses(small: tuple[Source, Place], tmp_path: Path) -> None:
     """Images would be mixed and answer for one class; or validation images be mixed as well."""
     configuration = configured(small, tmp_path, Space({}, Budget(1, 3)), mixup=0.4)
-    network, _ = training._network(configuration, None)
+    network, _ = training._network(POOL, configuration, None)
     mixup: Any = network.mixup
     x = np.arange(6.0, dtype="float32").reshape(3, 2)
     mixed = np.asarray(mixup(x, training=True))
@@ -609,7 +610,7 @@ def test_a_model_with_a_layer_of_the_users_says_what_it_needs(small: tuple[Sourc
     space = Space({}, Budget(1, 3), own={"head": {"twice": head}})
     configuration = configured(small, tmp_path, space, head="twice")
     reports = trained(configuration)
-    exported = training.export(configuration, tmp_path, reports[-1]["best_epoch"])
+    exported = training.export(POOL, configuration, tmp_path, reports[-1]["best_epoch"])
 
     assert exported.figures["custom_objects"] == ["Doubled"]
     with pytest.raises((TypeError, ValueError)):
@@ -627,9 +628,9 @@ def test_trials_with_other_heads_are_shown_beside_the_winner_and_not_mixed_with_
         configuration = configured(small, folder, Space({}, Budget(1, 3)), head=head, head_width=4)
         found.append((configuration, trained(configuration)[-1]["best_epoch"]))
     (winner, epoch), (other, other_epoch) = found
-    exported = training.export(winner, tmp_path, epoch, [(other, other_epoch)])
-    training.show(winner, epoch, exported)
-    training.show(other, other_epoch, exported)
+    exported = training.export(POOL, winner, tmp_path, epoch, [(other, other_epoch)])
+    training.show(POOL, winner, epoch, exported)
+    training.show(POOL, other, other_epoch, exported)
 
     assert "soup" not in exported.figures
     assert winner.shape != other.shape

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Toy
+from pool import POOL
 
 from search import features
 from search.backbone import backbones
@@ -28,7 +29,7 @@ from search.data.store import silent
 from search.errors import BackboneError
 from search.features import IMAGES, Place, Start
 from search.space import Budget, Objective, Space
-from search.trial import reuse, training
+from search.trial import training
 from search.trial.preparation import Preparation
 
 PLENTY = 1 << 30
@@ -132,7 +133,7 @@ class Network:
 
     def __init__(self, source: Source, toy: Toy) -> None:
         self.source, self._toy = source, toy
-        self.described = backbones.describe(reuse.backbone(source))
+        self.described = backbones.describe(POOL.backbone(source))
         self.blocks = len(self.described["blocks"])
         self.cuts = range(1, self.blocks + 1)
 
@@ -145,13 +146,13 @@ class Network:
 
     def fill(self, place: Place, cuts: Sequence[int], limit: int = PLENTY, progress: store.Progress = silent) -> None:
         """Compute what is missing, in this process."""
-        features.fill(place, cuts, reuse.backbone(self.source), limit, progress)
+        features.fill(place, cuts, POOL.backbone(self.source), limit, progress)
 
     def expected(self, place: Place, split: str, view: int) -> list[Array]:
         """What the network gives at each cut, in one call and with nothing of ours but the view."""
         import keras
 
-        backbone = reuse.backbone(self.source)
+        backbone = POOL.backbone(self.source)
         pixels, _ = store.load(place.dataset, split, place.image_size, place.cache)
         shown = augmentation.view(np.array(pixels), place.dataset.digests[split], view, place.seed)
         whole = keras.Model(backbone.network.inputs, list(backbone.cuts))
@@ -172,6 +173,7 @@ class Network:
         """Train one configuration."""
         reports: list[dict[str, Any]] = []
         training.train(
+            POOL,
             training.Configuration(
                 trial="0000",
                 parameters=(chosen := DEFAULTS.parameters({**PARAMETERS, **parameters})),

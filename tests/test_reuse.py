@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import Toy
+from pool import POOL
 
 from search import cache, features, machine
 from search.backbone import backbones
@@ -74,22 +75,22 @@ class Trials:
     def run(self, **changes: Any) -> Reports:
         """All that a trial reports but the time it took."""
         reports: Reports = []
-        training.train(self.configuration(**changes), reports.append)
+        training.train(POOL, self.configuration(**changes), reports.append)
         return [{name: value for name, value in report.items() if name != "seconds"} for report in reports]
 
     def network(self, **parameters: Any) -> tuple[model.Network, Start]:
         """The network that a trial would be given, and its start."""
-        return training._network(self.configuration(**parameters), None)
+        return training._network(POOL, self.configuration(**parameters), None)
 
 
 def forget() -> None:
     """Make this process like a new one."""
-    reuse._kept.clear()
+    POOL._kept.clear()
 
 
 def keep(source: Source, toy: Toy, folder: Path) -> Place:
     """Features of the toy images at every cut of a network."""
-    backbone = reuse.backbone(source)
+    backbone = POOL.backbone(source)
     described = backbones.describe(backbone)
     shapes = tuple(map(tuple, described["shapes"]))
     place = Place(folder, toy.dataset, toy.image_size, described["identity"], shapes, views=2)
@@ -225,7 +226,7 @@ def stopped_after_an_epoch(trials: Trials) -> None:
     def stop(_metrics: dict[str, Any]) -> None:
         raise callbacks.Stopped
 
-    training.train(trials.configuration(batch_size=7), stop)
+    training.train(POOL, trials.configuration(batch_size=7), stop)
 
 
 def failed_after_an_epoch(trials: Trials) -> None:
@@ -235,7 +236,7 @@ def failed_after_an_epoch(trials: Trials) -> None:
         raise OSError("no space left on device")
 
     with pytest.raises(OSError, match="no space"):
-        training.train(trials.configuration(batch_size=3), fail)
+        training.train(POOL, trials.configuration(batch_size=3), fail)
 
 
 def diverged(trials: Trials) -> None:
@@ -278,8 +279,8 @@ def test_a_trial_does_not_depend_on_an_export_before_it(trials: Trials, alone: d
     """The same, where the best weights of another were loaded."""
     configuration = replace(trials.configuration(unfreeze_depth=2), rungs=(EPOCHS,))
     reports: Reports = []
-    training.train(configuration, reports.append)
-    training.export(configuration, configuration.folder, reports[-1]["best_epoch"])
+    training.train(POOL, configuration, reports.append)
+    training.export(POOL, configuration, configuration.folder, reports[-1]["best_epoch"])
     assert_as_alone(trials, alone)
 
 
@@ -291,9 +292,9 @@ def test_another_backbone_makes_way_for_the_first_again(
     tiny = Source("tiny", "own", toy.image_size)
     place = keep(tiny, toy, tmp_path / "cache")
     Trials(tiny, place, tmp_path).run(unfreeze_depth=1)
-    assert list(reuse._kept) == [tiny]
+    assert list(POOL._kept) == [tiny]
     assert_as_alone(trials, alone)
-    assert list(reuse._kept) == [trials.source]
+    assert list(POOL._kept) == [trials.source]
 
 
 def test_everything_is_new_for_every_trial(trials: Trials) -> None:
@@ -393,7 +394,7 @@ def test_a_table_on_the_device_gives_the_same_numbers(
     """The same search would have other results on a machine whose features fit into its GPU's memory."""
     monkeypatch.setattr(machine, "gpu_memory", lambda: 1 << 40)
     assert trials.run() == alone["some blocks"]
-    network = reuse._kept[trials.source].used
+    network = POOL._kept[trials.source].used
     assert network is not None
     tables = [split._table for split in (network.fitted.train, network.fitted.val)]
     assert [len(np.asarray(table)) for table in tables] == [80, 10], "both views lie there"
@@ -424,10 +425,10 @@ def test_features_stay_on_the_device_while_there_is_room(trials: Trials, monkeyp
     assert starts[0].nbytes > starts[1].nbytes
     monkeypatch.setattr(machine, "gpu_memory", lambda: scarce)
     assert [reads(**deeper), reads(**deeper), reads(**shallower)] == [every, [], every]
-    held = [split.nbytes for pair in reuse._kept[trials.source].splits.values() for split in pair]
+    held = [split.nbytes for pair in POOL._kept[trials.source].splits.values() for split in pair]
     assert sum(held) <= scarce * reuse.RESIDENT_SHARE
     trials.place = replace(trials.place, seed=1)
-    features.fill(trials.place, [1, 2, 3], reuse.backbone(trials.source), 1 << 30, silent)
+    features.fill(trials.place, [1, 2, 3], POOL.backbone(trials.source), 1 << 30, silent)
     read.clear()
     assert reads(**shallower)[:1] == [40], "another view's features pass for this one's"
 
@@ -446,10 +447,10 @@ def test_nothing_is_left_to_xla(trials: Trials, toy: Toy, tmp_path: Path, monkey
     monkeypatch.setattr(tf, "function", function)
     place = keep(trials.source, toy, tmp_path / "cache")
     configuration = replace(trials.configuration(epochs=1), place=place, head_start=True)
-    training.train(configuration, lambda report: None)  # noqa: ARG005
-    exported = training.export(configuration, tmp_path, 1)
+    training.train(POOL, configuration, lambda report: None)  # noqa: ARG005
+    exported = training.export(POOL, configuration, tmp_path, 1)
     training.show_tested(configuration, exported, tmp_path)
-    training.show(configuration, 1, exported)
+    training.show(POOL, configuration, 1, exported)
 
 
 # memory
@@ -459,15 +460,15 @@ def test_nothing_is_left_to_xla(trials: Trials, toy: Toy, tmp_path: Path, monkey
 def test_a_process_tells_when_it_is_crowded(trials: Trials) -> None:
     """A search over many depths would fill the memory with the networks of all of them."""
     forget()
-    assert not reuse.crowded()
+    assert not POOL.crowded()
     kinds = [{"unfreeze_depth": depth, **optimizer} for optimizer in ({}, SGD) for depth in range(4)]
     assert len(kinds) == reuse.ENOUGH
     for kind in kinds:
         trials.network(**kind)
-        assert not reuse.crowded()
+        assert not POOL.crowded()
     trials.place = replace(trials.place, views=1)
     trials.network(**kinds[0])
-    assert not reuse.crowded(), "nothing was compiled"
+    assert not POOL.crowded(), "nothing was compiled"
 
 
 def run_a_hundred(pickled: str, folder: str) -> None:

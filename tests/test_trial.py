@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from conftest import Toy
 from numpy.typing import NDArray
+from pool import POOL
 
 from search import features
 from search.backbone import backbones
@@ -33,7 +34,7 @@ from search.space import Budget, Choice, Float, Int, Objective, Space
 from search.space.settings import SETTINGS
 from search.task import metrics
 from search.task.metrics import METRICS
-from search.trial import callbacks, checkpoint, explanation, model, probe, reuse, training
+from search.trial import callbacks, checkpoint, explanation, model, probe, training
 
 REPORTED = {
     *("epoch", "objective", "best_epoch", *METRICS, "last_val_accuracy", "last_val_loss"),
@@ -150,7 +151,7 @@ class Trials:
         """Where the features of a backbone lie, or would lie."""
         source = Source(backbone, "own", self._toy.image_size)
         if source not in self._described:
-            self._described[source] = backbones.describe(reuse.backbone(source))
+            self._described[source] = backbones.describe(POOL.backbone(source))
         described = self._described[source]
         shapes = tuple(map(tuple, described["shapes"]))
         return Place(self._toy.cache, self._toy.dataset, self._toy.image_size, described["identity"], shapes)
@@ -158,7 +159,7 @@ class Trials:
     def keep(self, cut: int) -> None:
         """Compute the features of `tiny` at a cut, for all trials from now on."""
         source, place = Source("tiny", "own", self._toy.image_size), self.place("tiny")
-        features.fill(place, [cut], reuse.backbone(source), 1 << 30, silent)
+        features.fill(place, [cut], POOL.backbone(source), 1 << 30, silent)
 
     def configuration(self, name: str, **changes: Any) -> training.Configuration:
         """A configuration that differs from `PARAMETERS`, or in its other fields, by `changes`."""
@@ -197,7 +198,7 @@ class Trials:
 
         def watched(*asked: Any) -> tuple[model.Network, features.Start]:
             network, start = make(*asked)
-            built.append((network, variables(network, reuse.backbone(configuration.source, as_trained=True))))
+            built.append((network, variables(network, POOL.backbone(configuration.source, as_trained=True))))
             return network, start
 
         def report(metrics: dict[str, Any]) -> None:
@@ -216,9 +217,9 @@ class Trials:
             patch.setattr(training, "_network", watched)
             patch.setattr(callbacks, "SHARE_OF_TIME", math.inf)
             patch.setattr(callbacks, "SAVE_EVERY_S", 0.0)
-            training.train(configuration, report)
+            training.train(POOL, configuration, report)
         ((network, before),) = built
-        backbone = reuse.backbone(configuration.source, as_trained=True)
+        backbone = POOL.backbone(configuration.source, as_trained=True)
         trained = {variable.path for variable in network.fitted.trainable_variables}
         after = variables(network, backbone)
         return Ran(configuration, reports, network, backbone, before, after, trained, suffix, orders)
@@ -271,9 +272,9 @@ def tiny(trials: Trials, toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> 
     best, folder = whole.reports[-1]["best_epoch"], tmp_path_factory.mktemp("best")
     state = whole.configuration.folder / "states" / f"{best + 1}.npz"
     resumed = trials.run("resumed", resume=state, epochs=whole.configuration.epochs)
-    exported = training.export(whole.configuration, folder, best)
+    exported = training.export(POOL, whole.configuration, folder, best)
     training.show_tested(whole.configuration, exported, folder)
-    training.show(whole.configuration, best, exported)
+    training.show(POOL, whole.configuration, best, exported)
     files = {split: [str(toy.folder / item) for item in toy.dataset.items[split]] for split in ("val", "test")}
     (folder / "asked.json").write_text(json.dumps({"model": str(folder / "model.keras"), "files": files}))
     command = [sys.executable, "-I", "-c", ELSEWHERE, "asked.json", "answer.json"]
@@ -457,8 +458,8 @@ def test_depth_0_trains_the_head_alone(head: Ran) -> None:
 def untrained(trials: Trials, **changes: Any) -> tuple[model.Network, Callable[[], Weights]]:
     """A trial's network before its first step, and what gives its variables as they are then."""
     configuration = trials.configuration("untrained", **changes)
-    network, _ = training._network(configuration, None)
-    return network, lambda: variables(network, reuse.backbone(configuration.source, as_trained=True))
+    network, _ = training._network(POOL, configuration, None)
+    return network, lambda: variables(network, POOL.backbone(configuration.source, as_trained=True))
 
 
 def test_decay_spares_biases_and_norms(trials: Trials) -> None:
@@ -525,7 +526,7 @@ def test_a_parameter_that_does_not_apply_has_its_default(trials: Trials, name: s
     configuration = asked.configuration("0000", {parent: value})
     configuration.folder.parent.mkdir()
     reports: list[dict[str, Any]] = []
-    training.train(configuration, reports.append)
+    training.train(POOL, configuration, reports.append)
 
     assert set(configuration.parameters) == set(SEARCHABLE)
     assert (configuration.parameters[name], configuration.parameters[parent]) == (default, value)
@@ -629,7 +630,7 @@ def test_a_resumed_trial_remembers_its_rate_its_best_and_its_time(whole: Ran, re
 def test_a_trial_that_was_over_reports_its_end_again(head: Ran) -> None:
     """A trial that was killed between its last state and its last report would run on, or never be seen to end."""
     reports: list[dict[str, Any]] = []
-    training.train(head.configuration, reports.append, head.configuration.folder / "last.npz")
+    training.train(POOL, head.configuration, reports.append, head.configuration.folder / "last.npz")
 
     assert reports == head.reports[-1:]
 
@@ -747,7 +748,7 @@ def test_a_trial_never_starts_afresh_in_place_of_its_state(whole: Ran, head: Ran
     reports: list[dict[str, Any]] = []
 
     with pytest.raises(CheckpointError, match=r"last\.npz belongs to another network"):
-        training.train(configuration, reports.append)
+        training.train(POOL, configuration, reports.append)
     assert reports == []
     assert [path.name for path in configuration.folder.iterdir()] == ["last.npz"]
 
@@ -776,7 +777,7 @@ def test_a_process_that_lost_its_trial_writes_nothing_more(trials: Trials, monke
         seen.append((configuration.folder / "last.npz").read_bytes())
 
     with pytest.raises(CheckpointError, match="belongs to another process"):
-        training.train(configuration, report)
+        training.train(POOL, configuration, report)
     assert len(seen) == 2
     assert (configuration.folder / "last.npz").read_bytes() == seen[-1]
 
@@ -786,10 +787,10 @@ def test_a_paused_trial_is_saved_and_goes_on_as_if_nothing_had_happened(trials: 
     changes = {"backbone": trials.small, "epochs": 4, **HEAD}
     whole, reports = trials.run("unpaused", **changes).reports, list[dict[str, Any]]()
     configuration = trials.configuration("paused", **changes)
-    training.train(configuration, reports.append, lambda: len(reports) == 1)
+    training.train(POOL, configuration, reports.append, lambda: len(reports) == 1)
 
     assert [report["paused"] for report in reports] == [False, True]
-    training.train(configuration, reports.append)
+    training.train(POOL, configuration, reports.append)
     assert [report["epoch"] for report in reports] == [1, 2, 2, 3, 4]
     for report in reports:
         expected = {**whole[report["epoch"] - 1], "seconds": report["seconds"], "paused": report["paused"]}
@@ -827,7 +828,7 @@ def test_a_worker_goes_on_from_the_state_that_lies_there(
         configuration=configuration,
     )
     monkeypatch.setattr(worker.tune, "report", reported.append)
-    worker.run_trial({"trial": "0007", "dropout": 0.5}, request, math.inf, NEVER)
+    worker.run_trial({"trial": "0007", "dropout": 0.5}, request, math.inf, NEVER, worker.Process(pool=POOL))
 
     assert asked == [("0007", {"dropout": 0.5}, math.inf)]
     assert [metrics["epoch"] for metrics in reported] == [head.reports[-1]["epoch"]]
@@ -846,7 +847,7 @@ def test_a_worker_reports_what_went_wrong(worker: Any, trials: Trials, monkeypat
     )
     reported: list[dict[str, Any]] = []
     monkeypatch.setattr(worker.tune, "report", reported.append)
-    worker.run_trial({"trial": "wrong"}, request, math.inf, NEVER)
+    worker.run_trial({"trial": "wrong"}, request, math.inf, NEVER, worker.Process(pool=POOL))
     (failed,) = reported
 
     assert re.match(r"\w+: .*high", failed["failure"])
@@ -870,7 +871,7 @@ def test_a_worker_does_not_blame_the_configuration_for_a_lost_storage(
     )
     monkeypatch.setattr(worker.tune, "report", lambda metrics: None)  # noqa: ARG005
     with pytest.raises(StorageError, match=r"gone cannot be written: it is gone"):
-        worker.run_trial({"trial": "homeless"}, request, math.inf, NEVER)
+        worker.run_trial({"trial": "homeless"}, request, math.inf, NEVER, worker.Process(pool=POOL))
 
 
 def test_a_worker_lets_a_trial_end_before_it_ends_itself(
@@ -895,7 +896,7 @@ def test_a_worker_lets_a_trial_end_before_it_ends_itself(
 
     monkeypatch.setattr(worker.tune, "report", report)
     with pytest.raises(SystemExit):
-        worker.run_trial({"trial": "ray"}, request, math.inf, NEVER)
+        worker.run_trial({"trial": "ray"}, request, math.inf, NEVER, worker.Process(pool=POOL))
 
     assert [metrics["epoch"] for metrics in reported] == [1, 2]
     assert list(scalars(configuration.tensorboard / "validation", "epoch_loss")) == [1, 2]
@@ -923,7 +924,7 @@ def watched(trials: Trials, name: str, end: int, **changes: Any) -> tuple[list[i
         if metrics["epoch"] == end:
             raise callbacks.Stopped
 
-    training.train(configuration, report)
+    training.train(POOL, configuration, report)
     return found, best
 
 
@@ -969,7 +970,7 @@ def test_near_the_deadline_the_best_weights_are_there_after_every_epoch(trials: 
 def test_the_export_refuses_weights_of_another_epoch(head: Ran, tmp_path: Path) -> None:
     """A trial that was cut off would be exported with weights that do not give its figures."""
     with pytest.raises(CheckpointError, match=r"best\.npz does not hold the weights of epoch 99.*previous\.npz"):
-        training.export(head.configuration, tmp_path, 99)
+        training.export(POOL, head.configuration, tmp_path, 99)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -985,8 +986,8 @@ def test_the_mean_of_several_trials_is_exported_where_it_is_better(head: Ran, tr
     best = head.reports[-1]["best_epoch"]
     (tmp_path / "alone").mkdir()
     (tmp_path / "mixed").mkdir()
-    alone = training.export(head.configuration, tmp_path / "alone", best)
-    mixed = training.export(head.configuration, tmp_path / "mixed", best, others)
+    alone = training.export(POOL, head.configuration, tmp_path / "alone", best)
+    mixed = training.export(POOL, head.configuration, tmp_path / "mixed", best, others)
 
     assert "soup" not in alone.figures
     place = head.configuration.place
@@ -998,7 +999,7 @@ def test_the_mean_of_several_trials_is_exported_where_it_is_better(head: Ran, tr
     assert (said["val_accuracy"], said["test_accuracy"]) == (before[1], alone.figures["test_accuracy"])
     assert after[0] < before[0], "the loss, which is this trial's objective"
     assert mixed.figures["val_accuracy"] == after[1]
-    network, _ = training._best(head.configuration, best)
+    network, _ = training._best(POOL, head.configuration, best)
     assert not np.array_equal(network.head.kernel, mixed.model.layers[-1].kernel)
 
 
@@ -1019,7 +1020,7 @@ def test_a_head_start_is_trained_once_and_worth_it(
     shutil.copytree(toy.cache / "images", place.cache / "images")
     trained: list[Any] = []
     train = probe._trained
-    monkeypatch.setattr(probe, "_trained", lambda *asked: trained.append(asked) or train(*asked))
+    monkeypatch.setattr(probe, "_trained", lambda *asked, **more: trained.append(asked) or train(*asked, **more))
     first: list[float] = []
     for name, start in (("random", False), ("probe", True), ("probe again", True)):
         changes = {**HEAD, "learning_rate": 1e-5, "objective": Objective("val_loss"), "place": place}

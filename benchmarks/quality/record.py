@@ -49,7 +49,7 @@ def main() -> None:
             missing.setdefault(plane, []).append(rate)
     began = time.monotonic()
     with get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
-        pool.apply(_prepared, (options.table, work))
+        pool.apply(_filled, (options.table, work))
         deepest = sorted(missing, key=lambda plane: -plane.unfreeze_depth)
         tasks = [(options.table, work, plane, missing[plane]) for plane in deepest]
         for count, curves in enumerate(pool.imap_unordered(_record, tasks), start=1):
@@ -58,41 +58,45 @@ def main() -> None:
             print(f"{count} of {len(tasks)} planes, {time.monotonic() - began:.0f} s", flush=True)
 
 
-def _prepared(name: str, work: Path) -> tuple[Any, Any]:
-    """Where the features of the data set lie, at every cut of the grid, and what the network is made from."""
+def _filled(name: str, work: Path) -> None:
+    """Compute the features, at every cut of the grid."""
+    _prepared(name, work)
+
+
+def _prepared(name: str, work: Path) -> tuple[Any, Any, Any]:
+    """Where the features of the data set lie, at every cut of the grid, what the network is made from, and its pool."""
     with importing_keras(1):
         from search import cache, features
         from search.backbone import backbones
         from search.data import store
-        from search.trial import reuse
+        from search.trial.reuse import Pool
 
-    recipe = RECIPES[name]
+    pool, recipe = Pool(), RECIPES[name]
     source, found = recipe.source(work), recipe.find(work)
     dataset = store.decode(found, max_bad_files=0, image_size=source.image_size, cache=work)
-    backbone = reuse.backbone(source)
+    backbone = pool.backbone(source)
     about = backbones.describe(backbone)
     shapes = tuple(map(tuple, about["shapes"]))
     place = features.Place(work, dataset, source.image_size, about["identity"], shapes, seed=recipe.seed)
     wanted = [cut for depth in recipe.grid.depths if (cut := len(shapes) - depth)]
     features.fill(place, wanted, backbone, cache.allowed(place.root, 50), store.silent)
-    return place, source
+    return place, source, pool
 
 
 def _record(task: tuple[str, Path, Plane, Sequence[float]]) -> dict[tuple[Plane, float], Curve]:
     """Train the configurations of a plane."""
     name, work, plane, rates = task
-    place, source = _prepared(name, work)
-    test = _test_features(place, source, plane.unfreeze_depth)
-    return {(plane, rate): _trained(place, source, plane, rate, test) for rate in rates}
+    place, source, pool = _prepared(name, work)
+    test = _test_features(place, pool.backbone(source), plane.unfreeze_depth)
+    return {(plane, rate): _trained(pool, place, source, plane, rate=rate, test=test) for rate in rates}
 
 
-def _test_features(place: Any, source: Any, depth: int) -> Any:
+def _test_features(place: Any, backbone: Any, depth: int) -> Any:
     """What lies at a depth's cut for the test images."""
     from search import features
     from search.backbone import backbones
-    from search.trial import reuse
 
-    read, backbone = features.images(place, "test", 0), reuse.backbone(source)
+    read = features.images(place, "test", 0)
     images = read(np.arange(len(place.labels["test"])))
     cut = len(place.shapes) - depth
     if not cut:
@@ -102,10 +106,10 @@ def _test_features(place: Any, source: Any, depth: int) -> Any:
     return np.concatenate([np.asarray(each[0] if isinstance(each, list) else each) for each in found])
 
 
-def _trained(place: Any, source: Any, plane: Plane, rate: float, test: Any) -> Curve:
+def _trained(pool: Any, place: Any, source: Any, plane: Plane, *, rate: float, test: Any) -> Curve:
     """One configuration's curves: how many are right, the loss, the seconds that its epochs take of one CPU."""
     from search import features
-    from search.trial import reuse, training
+    from search.trial import training
 
     scratch = place.cache / "trials" / str(uuid.uuid4())
     asked = Space({}, Budget(1, EPOCHS))
@@ -116,7 +120,7 @@ def _trained(place: Any, source: Any, plane: Plane, rate: float, test: Any) -> C
         folder=scratch / "trial", tensorboard=scratch / "events",
     )  # fmt: skip
     start = features.nearest(place, len(place.shapes) - plane.unfreeze_depth)
-    network = reuse.network(source, parts, parameters, classes, start)
+    network = pool.network(source, parts, parameters, classes, start)
     assert start.cut == len(place.shapes) - plane.unfreeze_depth, "the features of this cut are not kept"  # noqa: S101
     labels, counts = place.labels["test"], {split: len(place.labels[split]) for split in ("val", "test")}
     curve: dict[str, list[float]] = {"val": [], "loss": [], "test": [], "seconds": []}
@@ -134,7 +138,7 @@ def _trained(place: Any, source: Any, plane: Plane, rate: float, test: Any) -> C
         curve["test"].append(right)
         before = time.process_time()
 
-    training.train(configuration, report)
+    training.train(pool, configuration, report)
     shutil.rmtree(scratch, ignore_errors=True)
     return {**curve, "images": counts, "blocks": len(place.shapes)}
 

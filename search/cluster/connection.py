@@ -31,8 +31,6 @@ LONGEST = 107 - len(SOCKET)  # bytes of the path of the place where that folder 
 PREFIX = b"finetune-search/search/"
 SECONDS_BETWEEN_LOOKS, SILENT_AFTER_S, SECONDS_TO_DIE = 2.0, 30.0, 5.0
 
-unfit: set[str] = set()  # the nodes that cannot run trials of this process's search
-
 
 class Cluster:
     """The cluster a search runs on: the one at an address, or an own local one that ends with the context.
@@ -191,37 +189,44 @@ def _kill() -> None:
     psutil.wait_procs(below, timeout=SECONDS_TO_DIE)
 
 
-def slots(resources: Resources) -> int:
-    """How many trials the cluster has room for now."""
-    import ray
-
-    fit = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in unfit]
-    return sum(resources.room(node["Resources"]) for node in fit)
-
-
-def leave_out(error: NodeError, tell: Callable[[str], None]) -> None:
-    """Have nothing of this search run on a node any more."""
-    if error.node not in unfit:
-        unfit.add(error.node)
-        tell(f"no more trials run on {error}")
-
-
-def elsewhere() -> dict[str, str]:
-    """Ray's label selector of the nodes that are not unfit."""
-    return {"ray.io/node-id": f"!in({','.join(sorted(unfit))})"} if unfit else {}
-
-
-class Share:
-    """How many trials a search may run now: as many as the cluster has room for, shared evenly with other searches.
-
-    Searches on one cluster know of each other by Ray's key-value store, where each counts on as long as it lives.
+class Fleet:
+    """The nodes of the cluster that a search may use: all but those that were found unfit.
 
     Args:
         resources: how much a trial takes.
     """
 
     def __init__(self, resources: Resources) -> None:
-        self._resources = resources
+        self.resources = resources
+        self._unfit: set[str] = set()
+
+    def room(self) -> int:
+        """How many trials there is room for now."""
+        import ray
+
+        fit = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in self._unfit]
+        return sum(self.resources.room(node["Resources"]) for node in fit)
+
+    def leave_out(self, error: NodeError, tell: Callable[[str], None]) -> None:
+        """Have nothing of this search run on a node any more."""
+        if error.node not in self._unfit:
+            self._unfit.add(error.node)
+            tell(f"no more trials run on {error}")
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """Ray's label selector of its nodes."""
+        return {"ray.io/node-id": f"!in({','.join(sorted(self._unfit))})"} if self._unfit else {}
+
+
+class Share:
+    """How many trials a search may run now: as many as the cluster has room for, shared evenly with other searches.
+
+    Searches on one cluster know of each other by Ray's key-value store, where each counts on as long as it lives.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
         self._key = PREFIX + uuid.uuid4().bytes
         self._counted = 0
         self._seen: dict[bytes, tuple[bytes | None, float]] = {}
@@ -237,9 +242,9 @@ class Share:
     def __call__(self) -> int:
         """How many; the cluster is looked at now and then."""
         if time.monotonic() - self._looked_at >= SECONDS_BETWEEN_LOOKS:
-            there = slots(self._resources)
-            even = math.ceil(there / self._searches()) if self._resources.address else there
-            self._trials = max(1, min(self._resources.max_concurrent or even, even))
+            there, resources = self._fleet.room(), self._fleet.resources
+            even = math.ceil(there / self._searches()) if resources.address else there
+            self._trials = max(1, min(resources.max_concurrent or even, even))
             self._looked_at = time.monotonic()
         return self._trials
 

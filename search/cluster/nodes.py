@@ -28,8 +28,6 @@ PATIENCE_S = 120.0
 NFS_PATIENCE_S = 15.0  # a shared folder may show a new file late
 SILENT = ("gave no answer", "cannot run this project's code")
 
-_fit: set[str] = set()
-
 
 def demand_ready(request: Request) -> Question:
     """Check that every node of the cluster that has room for a trial can run one.
@@ -77,23 +75,26 @@ def later(question: Question, request: Request) -> Question:
     return replace(question, mark=folder / MARK)
 
 
-def demand_fit(question: Question) -> None:
+def demand_fit(question: Question, fit: set[str]) -> None:
     """Check that the node that this process runs on can run trials.
 
     All is asked once in a process, and not where it was asked before; whether the storage is there, each time.
+
+    Args:
+        fit: the nodes that this process knows to be fit; this one joins them.
 
     Raises:
         NodeError: names every fault.
     """
     node = ray.get_runtime_context().get_node_id()
-    if node in question.fit or node in _fit:
+    if node in question.fit or node in fit:
         faults = stored(question, node)
     else:
         (about,) = [about for about in ray.nodes() if about["NodeID"] == node]
         faults = look(question, node, about["Resources"].get("GPU", 0))
     if faults:
         raise NodeError(node, this_node(), faults)
-    _fit.add(node)
+    fit.add(node)
 
 
 def this_node() -> str:

@@ -13,7 +13,7 @@ from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
 from search import machine
-from search.cluster import connection
+from search.cluster.connection import Fleet
 from search.driver.confirmation import Confirmation
 from search.driver.scheduler import Scheduler
 from search.driver.searcher import Searcher
@@ -50,7 +50,6 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     Args:
         ask_to_pause: has every trial saved and ended after its epoch.
         trials_left: is told how many trials have not ended.
-        places: gives how many trials there is room for.
 
     Attributes:
         bug: the traceback of what the first trials all failed for.
@@ -68,12 +67,12 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         scheduler: Scheduler,
         ask_to_pause: Callable[[], None],
         trials_left: Callable[[int], None],
-        places: Callable[[], int],
+        fleet: Fleet,
     ) -> None:
         self._record, self._space, self._display = record, space, display
         self._directory = Directory(record.tensorboard)
         self.searcher, self.scheduler = searcher, scheduler
-        self._ask_to_pause, self._trials_left, self._places = ask_to_pause, trials_left, places
+        self._ask_to_pause, self._trials_left, self._fleet = ask_to_pause, trials_left, fleet
         self._running: set[str] = set()
         self._before, self._began = record.seconds, time.monotonic()
         self._sign_at = self._began
@@ -213,8 +212,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         if fault:
             self.fault = self.fault or StorageError(fault)
             return
-        connection.leave_out(error, self._display.tell)
-        if not self._places():
+        self._fleet.leave_out(error, self._display.tell)
+        if not self._fleet.room():
             self.fault = self.fault or StorageError(f"no node is left that trials can run on: {error}")
 
     def _died(self, number: str, error: BaseException) -> None:

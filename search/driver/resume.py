@@ -102,9 +102,9 @@ def record(folder: Path, about: Mapping[str, Any]) -> Record:
     return read(folder)
 
 
-def changes(options: argparse.Namespace, about: Mapping[str, Any]) -> dict[str, Any]:
+def changes(options: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `search.json` that say where things lie, as they lie now."""
-    return {"options": vars(options), "settings": about["settings"], "files": about["files"]}
+    return {"options": dict(options), "settings": about["settings"], "files": about["files"]}
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -23,18 +24,30 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         rule: that decides.
         record: of the search; a trial is judged by what it and the others have shown there.
         too_many: whether more trials run than may.
+        places: where trials run; Ray has a copy of whatever else it is given.
 
     Attributes:
         stopped: trial → the epoch at which the rule stopped it.
         pausing: no trial starts any more.
     """
 
-    def __init__(self, rule: Rule, record: Record, too_many: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        record: Record,
+        too_many: Callable[[], bool] = lambda: False,
+        places: PlacementGroupFactory | None = None,
+    ) -> None:
         super().__init__()
         self.rule = rule
         self.stopped: dict[str, int] = {}
         self.pausing = False
-        self._record, self._too_many = record, too_many
+        self._record, self._too_many, self._places = record, too_many, places
+
+    def on_trial_add(self, controller: Any, trial: Trial) -> None:  # noqa: ARG002
+        """Say where the trial may run."""
+        if self._places:
+            trial.update_resources(self._places)
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
         """Decide at a rung. A trial that ends by itself is left to do so, as is one that tells of an epoch again."""

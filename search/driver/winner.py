@@ -6,7 +6,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from search.cluster.connection import elsewhere, leave_out
+from search.cluster.connection import Fleet
 from search.data.store import SPLITS
 from search.driver.worker import Export
 from search.errors import CheckpointError, NodeError, NoUsableTrialError, StorageError, cause
@@ -23,17 +23,15 @@ class Exporter:
 
     Locally it takes no trial's place; on a cluster it takes one, where trials run, and only once they are over.
 
-    Args:
-        slots: gives how many trials there is room for.
     """
 
-    def __init__(self, request: Request, slots: Callable[[], int]) -> None:
-        self._request, self._slots = request, slots
+    def __init__(self, request: Request, fleet: Fleet) -> None:
+        self._request, self._fleet = request, fleet
         self._process: Any = None
 
     def trials_left(self, count: int) -> None:
         """Get ready when no further trial is to start."""
-        if not self._process and not self._request.resources.address and count <= self._slots():
+        if not self._process and not self._request.resources.address and count <= self._fleet.room():
             self._start({"num_cpus": 0})
 
     def export(
@@ -51,9 +49,9 @@ class Exporter:
             except RayTaskError as error:
                 if not isinstance(error.cause, NodeError):
                     raise
-                leave_out(error.cause, tell)
+                self._fleet.leave_out(error.cause, tell)
                 self._process = None
-                if not self._slots():
+                if not self._fleet.room():
                     raise StorageError(f"no node is left that can write the model: {error.cause}") from error
             except RayError:
                 if not left:
@@ -63,7 +61,7 @@ class Exporter:
                 return exported
 
     def _start(self, resources: dict[str, float]) -> None:
-        self._process = ray.remote(**resources, label_selector=elsewhere())(Export).remote(self._request)
+        self._process = ray.remote(**resources, label_selector=self._fleet.selector)(Export).remote(self._request)
 
 
 def export_best(

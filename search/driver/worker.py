@@ -9,8 +9,9 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
@@ -27,9 +28,10 @@ from search.request.request import Request
 from search.trial import training
 from search.trial.training import Configuration
 
-SECONDS_BETWEEN_LOOKS = 0.5
+if TYPE_CHECKING:
+    from search.trial.reuse import Pool
 
-_filled: set[Path] = set()
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class Pause:
@@ -52,7 +54,22 @@ class Pause:
         return self._asked
 
 
-def run_trial(config: dict[str, Any], request: Any, deadline: float, pause: Pause) -> None:
+@dataclass
+class Process:
+    """What one of Ray's processes keeps from trial to trial.
+
+    Args:
+        fit: the nodes that are known to be fit.
+        filled: the folders whose features it has computed, or has tried to.
+        pool: its backbone and networks, once there are any.
+    """
+
+    fit: set[str] = field(default_factory=set)
+    filled: set[Path] = field(default_factory=set)
+    pool: "Pool | None" = None
+
+
+def run_trial(config: dict[str, Any], request: Any, deadline: float, pause: Pause, process: Process) -> None:
     """Run one trial in a Ray worker, from its last checkpoint if there is one.
 
     An error is reported, as `failure` and `traceback`: it would come again. One that the storage or the node has is
@@ -60,41 +77,43 @@ def run_trial(config: dict[str, Any], request: Any, deadline: float, pause: Paus
     """
     asked: Request = ray.get(request)
     if asked.question:
-        nodes.demand_fit(asked.question)
+        nodes.demand_fit(asked.question, process.fit)
     try:
-        _train(config, asked, deadline, pause)
+        _train(config, asked, deadline, pause, process)
     except StorageError as error:
         if not asked.question:
             raise
         raise NodeError(ray.get_runtime_context().get_node_id(), nodes.this_node(), [str(error)]) from error
 
 
-def _train(config: dict[str, Any], asked: Request, deadline: float, pause: Pause) -> None:
+def _train(config: dict[str, Any], asked: Request, deadline: float, pause: Pause, process: Process) -> None:
     keep_others_out()
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "600"
     with importing_keras(asked.resources.cpus_per_trial):
-        from search.trial import callbacks, reuse
+        from search.trial import callbacks
+        from search.trial.reuse import Pool
 
+    pool = process.pool = process.pool or Pool()
     if not (asked.uri or asked.folder.is_dir()):  # whatever writes there would make it anew
         raise StorageError(f"{asked.folder} cannot be written: it is gone")
     chosen = {name: value for name, value in config.items() if name != "trial"}
     configuration = asked.configuration(config["trial"], chosen, deadline)
     send = _fetched(asked, configuration)
     if asked.resources.address:
-        _fill_on_node(asked)
+        _fill_on_node(asked, pool, process.filled)
     stopped = False
 
     def report(metrics: dict[str, float | int | str]) -> None:
         nonlocal stopped
         send()
         try:
-            tune.report({**metrics, "crowded": reuse.crowded()})
+            tune.report({**metrics, "crowded": pool.crowded()})
         except SystemExit as error:
             stopped = True
             raise callbacks.Stopped from error
 
     try:
-        training.train(configuration, report, pause.asked)
+        training.train(pool, configuration, report, pause.asked)
         send()
     except StorageError:
         raise
@@ -128,17 +147,16 @@ def _fetched(request: Request, configuration: Configuration) -> Callable[[], Non
     return functools.partial(mirror.send_trial, part, f"{events}/train", f"{events}/validation")
 
 
-def _fill_on_node(request: Request) -> None:
+def _fill_on_node(request: Request, pool: "Pool", filled: set[Path]) -> None:
     """Compute the features on a node of a cluster; once in a process, whatever comes of it."""
     from search import features
-    from search.trial import reuse
 
     work = request.workload
-    if work.place.folder in _filled:
+    if work.place.folder in filled:
         return
-    _filled.add(work.place.folder)
+    filled.add(work.place.folder)
     with contextlib.suppress(OSError):  # the trial then runs the frozen layers itself
-        features.fill(work.place, work.cuts, reuse.backbone(request.source), work.limit, silent)
+        features.fill(work.place, work.cuts, pool.backbone(request.source), work.limit, silent)
 
 
 class Export:
@@ -152,9 +170,10 @@ class Export:
         self._request, resources = request, request.resources
         keep_others_out()
         with importing_keras(resources.cpus_per_trial if resources.address else resources.cpus):
-            from search.trial import reuse
+            from search.trial.reuse import Pool
 
-        reuse.backbone(request.source)
+        self._pool, self._fit = Pool(), set[str]()
+        self._pool.backbone(request.source)
 
     def export(self, row: Row, mixed: Sequence[Row], others: Sequence[Row]) -> tuple[dict[str, Any], dict[str, str]]:
         """Write the model of a trial, and what shows how it and others work.
@@ -172,11 +191,11 @@ class Export:
         """
         request, best = self._request, Record(self._request.folder).best
         if request.question:
-            nodes.demand_fit(request.question)
+            nodes.demand_fit(request.question, self._fit)
         best.mkdir(parents=True, exist_ok=True)
         configuration = self._configuration(row)
         candidates = [(self._configuration(one), one.best_epoch or 0) for one in mixed]
-        exported, unshown = training.export(configuration, best, row.best_epoch or 0, candidates), {}
+        exported, unshown = training.export(self._pool, configuration, best, row.best_epoch or 0, candidates), {}
         sent = [best.name]
         for one in (row, *others):
             try:
@@ -184,7 +203,7 @@ class Export:
                     training.show_tested(configuration, exported, best)
                 else:
                     configuration = self._configuration(one)
-                training.show(configuration, one.best_epoch or 0, exported)
+                training.show(self._pool, configuration, one.best_epoch or 0, exported)
                 sent.append((configuration.tensorboard / "best").relative_to(request.folder).as_posix())
             except Exception as error:  # noqa: BLE001 the model is there
                 traceback.print_exc()

@@ -140,14 +140,16 @@ def main() -> None:
     """Read what is asked from standard input, pickled, and answer in lines of JSON."""
     with importing_keras(machine.cpus()):
         from search.backbone import backbones, sources
-        from search.trial import probe, reuse
+        from search.trial import probe
+        from search.trial.reuse import Pool
 
+    pool = Pool()
     asked: Source = pickle.load(sys.stdin.buffer)  # noqa: S301 from our own parent
     try:
         if faults := backbones.check(asked.name, asked.weights):
             raise BackboneError(faults)
         source = asked._replace(image_size=asked.image_size or sources.own_image_size(asked.name))
-        backbone = reuse.backbone(source)
+        backbone = pool.backbone(source)
     except BackboneError as error:
         _say({"faults": error.faults})
         return
@@ -163,7 +165,7 @@ def main() -> None:
         fault = str(error)
     _say({"fault": fault})
     if probed and not fault:
-        probe.head(source, place, probed)
+        probe.head(pool, source, place, probed)
 
 
 class _Shown:

@@ -7,7 +7,6 @@ random gradients into the pretrained layers and distort them before it has learn
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -25,7 +24,8 @@ from search.features import Place
 from search.setting import Value, Values
 from search.space.settings import SETTINGS
 from search.task.metrics import Objective
-from search.trial import batches, checkpoint, model, reuse
+from search.trial import batches, checkpoint, model
+from search.trial.reuse import Pool
 
 EPOCHS = 50
 PARAMETERS = {"unfreeze_depth": 0, "learning_rate": 1e-2}  # the others as their defaults are
@@ -33,11 +33,15 @@ BATCH_SIZE = 128
 DEFAULTS = Values({name: setting.default for name, setting in SETTINGS.items()})
 STEPS = 16  # an epoch has at least so many, where there are enough images
 
-_unwritten: dict[Path, list[Array]] = {}
-
 
 def head(
-    source: Source, place: Place, objective: Objective, top: Head = HEADS["linear"], values: Values = DEFAULTS
+    pool: Pool,
+    source: Source,
+    place: Place,
+    objective: Objective,
+    *,
+    top: Head = HEADS["linear"],
+    values: Values = DEFAULTS,
 ) -> list[Array]:
     """The probe's weights, those of `Network.top`, from the node's cache, or trained now.
 
@@ -45,31 +49,34 @@ def head(
     every process trains its own.
 
     Args:
+        pool: of this process.
         top: the head that it is for; of `values`, its name and its parameters matter.
     """
     shape = {name: values[name] for name in ("head", *top.parameters)}
     recipe = [EPOCHS, PARAMETERS, BATCH_SIZE, STEPS, place.seed, objective.metric, place.views, shape, top.source]
     path = place.folder / f"head-{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]}.npz"
-    if path in _unwritten:
-        return _unwritten[path]
+    if path in pool.heads:
+        return pool.heads[path]
     with place.locked(path.name):
         try:
             return checkpoint.arrays(path)
         except CheckpointError:
-            weights = _trained(source, place, objective, top, shape)
+            weights = _trained(pool, source, place, objective, top=top, shape=shape)
         try:
             checkpoint.write(path, {}, weights)
         except OSError:
-            _unwritten[path] = weights
+            pool.heads[path] = weights
         return weights
 
 
-def _trained(source: Source, place: Place, objective: Objective, top: Head, shape: Mapping[str, Value]) -> list[Array]:
+def _trained(
+    pool: Pool, source: Source, place: Place, objective: Objective, *, top: Head, shape: Mapping[str, Value]
+) -> list[Array]:
     start, classes = features.nearest(place, len(place.shapes)), len(place.dataset.classes)
     size = max(1, min(BATCH_SIZE, len(place.labels["train"]) // STEPS))
     values = Values({**DEFAULTS, **shape, **PARAMETERS, "batch_size": size})
     parts = Parts(top, LOSSES["cross_entropy"], OPTIMIZERS["adam"], SCHEDULES["constant"])
-    network = reuse.network(source, parts, values, classes, start)
+    network = pool.network(source, parts, values, classes, start)
     counts = np.bincount(place.labels["train"], minlength=classes)
     model.reset(network, parts, values, place.seed, None, counts=counts, epochs=EPOCHS)
     watched = {"monitor": objective.metric, "mode": objective.mode}

@@ -6,6 +6,7 @@ should make way for a new one.
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -40,59 +41,64 @@ class _Kept:
     used: Network | None = None
 
 
-_kept: dict[Hashable, _Kept] = {}
+class Pool:
+    """What one process keeps; it has one of these, for Keras has one precision and one list of networks in each.
 
-
-def backbone(source: Source, *, as_trained: bool = False) -> Backbone:
-    """The backbone, with its weights as they were loaded.
-
-    Args:
-        source: with its image size. This whole process has its precision from now on.
-        as_trained: leave it the weights that the last trial gave it.
-
-    Raises:
-        BackboneError: names every fault that was found.
+    Attributes:
+        heads: of probes that could not be kept on disk, by the path that they would have.
     """
-    kept = _of(source)
-    if not as_trained:
+
+    def __init__(self) -> None:
+        self.heads: dict[Path, list[Array]] = {}
+        self._kept: dict[Source, _Kept] = {}
+
+    def backbone(self, source: Source, *, as_trained: bool = False) -> Backbone:
+        """The backbone, with its weights as they were loaded.
+
+        Args:
+            source: with its image size. This whole process has its precision from now on.
+            as_trained: leave it the weights that the last trial gave it.
+
+        Raises:
+            BackboneError: names every fault that was found.
+        """
+        kept = self._of(source)
+        if not as_trained:
+            _restore(kept)
+        return kept.backbone
+
+    def network(self, source: Source, parts: Parts, values: Values, classes: int, start: Start) -> Network:
+        """A network whose backbone has its weights as they were loaded; the rest is for `model.reset`.
+
+        One is built only for what forces a new trace: another unfreeze depth or start, another head, loss or optimizer.
+
+        Args:
+            values: the trial's parameters.
+        """
+        kept, room = self._of(source), int(RESIDENT_SHARE * machine.gpu_memory())
         _restore(kept)
-    return kept.backbone
+        like = (start.cut, start.dtype, start.nbytes <= room)
+        splits = _splits(kept, like, start, room)
+        key = (values["unfreeze_depth"], classes, parts.built(values), *like)
+        found = kept.networks.get(key)
+        found = found or model.build(kept.backbone, parts, values, classes, start=start, splits=splits)
+        kept.networks[key] = kept.used = found
+        model.thaw(found.fitted, found.suffix)
+        return found
 
+    def crowded(self) -> bool:
+        """Whether more networks have been compiled than one process should keep."""
+        return any(len(kept.networks) > ENOUGH for kept in self._kept.values())
 
-def network(source: Source, parts: Parts, values: Values, classes: int, start: Start) -> Network:
-    """A network whose backbone has its weights as they were loaded; the rest is for `model.reset`.
-
-    One is built only for what forces a new trace: another unfreeze depth or start, another head, loss or optimizer.
-
-    Args:
-        values: the trial's parameters.
-    """
-    kept, room = _of(source), int(RESIDENT_SHARE * machine.gpu_memory())
-    _restore(kept)
-    like = (start.cut, start.dtype, start.nbytes <= room)
-    splits = _splits(kept, like, start, room)
-    key = (values["unfreeze_depth"], classes, parts.built(values), *like)
-    found = kept.networks.get(key)
-    found = found or model.build(kept.backbone, parts, values, classes, start=start, splits=splits)
-    kept.networks[key] = kept.used = found
-    model.thaw(found.fitted, found.suffix)
-    return found
-
-
-def crowded() -> bool:
-    """Whether this process has compiled more networks than one should keep."""
-    return any(len(kept.networks) > ENOUGH for kept in _kept.values())
-
-
-def _of(source: Source) -> _Kept:
-    if source not in _kept:
-        _kept.clear()
-        keras.utils.clear_session()
-        keras.config.set_dtype_policy(source.precision)
-        loaded = backbones.load(source.name, source.weights, source.image_size)
-        pristine = {id(variable): np.array(variable) for variable in loaded.network.variables}
-        _kept[source] = _Kept(loaded, pristine)
-    return _kept[source]
+    def _of(self, source: Source) -> _Kept:
+        if source not in self._kept:
+            self._kept.clear()
+            keras.utils.clear_session()
+            keras.config.set_dtype_policy(source.precision)
+            loaded = backbones.load(source.name, source.weights, source.image_size)
+            pristine = {id(variable): np.array(variable) for variable in loaded.network.variables}
+            self._kept[source] = _Kept(loaded, pristine)
+        return self._kept[source]
 
 
 def _restore(kept: _Kept) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from search.trial.explanation import Answers
     from search.trial.model import Network
+    from search.trial.reuse import Pool
 
 LATENCY_CALLS = 11
 
@@ -75,6 +76,7 @@ class Configuration:
 
 
 def train(
+    pool: "Pool",
     configuration: Configuration,
     report: Callable[[dict[str, float | int | str]], None],
     pausing: Callable[[], bool] = lambda: False,
@@ -89,6 +91,7 @@ def train(
     Where a state of the trial was saved, it goes on from there, and that epoch is reported again.
 
     Args:
+        pool: what this process keeps from trial to trial.
         configuration: what to train.
         report: called with the metrics; raises `callbacks.Stopped` to end the trial after this epoch.
         pausing: asked after every epoch; whether the trial is to be saved and to end, unfinished.
@@ -104,9 +107,15 @@ def train(
     #                          2. the pretrained backbone, and the probe's head or a new one
     head, saved = None, checkpoint.saved(configuration.folder)
     if configuration.head_start and not saved:
-        place, of = configuration.place, (configuration.parts.head, configuration.parameters)
-        head = probe.head(configuration.source, place, configuration.objective, *of)
-    network, start = _network(configuration, head)
+        head = probe.head(
+            pool,
+            configuration.source,
+            configuration.place,
+            configuration.objective,
+            top=configuration.parts.head,
+            values=configuration.parameters,
+        )
+    network, start = _network(pool, configuration, head)
     steps, saving = callbacks.build(
         network=network,
         parameters=configuration.parameters,
@@ -162,11 +171,16 @@ class Exported:
 
 
 def export(
-    configuration: Configuration, folder: Path, epoch: int, others: Sequence[tuple[Configuration, int]] = ()
+    pool: "Pool",
+    configuration: Configuration,
+    folder: Path,
+    epoch: int,
+    others: Sequence[tuple[Configuration, int]] = (),
 ) -> Exported:
     """Write the winner's model, `model.keras`, and evaluate it once on the test split.
 
     Args:
+        pool: of this process, as of `train`.
         epoch: the trial's best one, whose weights are meant.
         others: trials with their best epochs whose weights are averaged with the winner's where that makes the
             objective better; the better ones first. One whose weights are not there, or which has another head, is
@@ -181,7 +195,7 @@ def export(
     from search.trial import explanation
 
     path = folder / "model.keras"
-    _, whole = _best(configuration, epoch)
+    _, whole = _best(pool, configuration, epoch)
     whole.save(path)
     custom = {type(layer).__name__: type(layer) for layer in whole.layers if not _of_keras(layer)}
     model = keras.models.load_model(path, custom_objects=custom)
@@ -192,7 +206,7 @@ def export(
         return explanation.answers(answering, features.images(place, split, 0), place.labels[split], size)
 
     tested = asked("test")
-    about = _mixed(configuration, others, model, lambda: asked("val")) if others else {}
+    about = _mixed(pool, configuration, others, model, lambda: asked("val")) if others else {}
     if about:
         about["soup"]["alone"] |= _of_test(tested)
         model.save(path)
@@ -221,6 +235,7 @@ def _of_test(tested: "Answers") -> dict[str, float]:
 
 
 def _mixed(
+    pool: "Pool",
     configuration: Configuration,
     others: Sequence[tuple[Configuration, int]],
     model: "keras.Model",
@@ -247,7 +262,7 @@ def _mixed(
             if other.shape != configuration.shape:
                 continue
             with contextlib.suppress(CheckpointError):
-                yield other.trial, _best(other, epoch)[1].get_weights()
+                yield other.trial, _best(pool, other, epoch)[1].get_weights()
 
     alone, mixed = soup.greedy((configuration.trial, model.get_weights()), candidates(), judge)
     model.set_weights(mixed.weights)
@@ -267,10 +282,11 @@ def show_tested(configuration: Configuration, exported: Exported, folder: Path) 
     explanation.write_tested(place, exported.model, exported.tested, folder=folder, run=run)
 
 
-def show(configuration: Configuration, epoch: int, exported: Exported) -> None:
+def show(pool: "Pool", configuration: Configuration, epoch: int, exported: Exported) -> None:
     """Write what shows how one of the best trials works, into its run `best`; see `explanation`.
 
     Args:
+        pool: of this process, as of `train`.
         epoch: as of `export`.
         exported: the winner; its model gets this trial's weights, unless this one has another head.
 
@@ -281,7 +297,7 @@ def show(configuration: Configuration, epoch: int, exported: Exported) -> None:
 
     from search.trial import explanation
 
-    network, whole = _best(configuration, epoch)
+    network, whole = _best(pool, configuration, epoch)
     same = configuration.shape == exported.shape  # then the functions are traced already
     alone = exported.model if same else keras.models.clone_model(whole)
     alone.set_weights(whole.get_weights())
@@ -292,13 +308,13 @@ def show(configuration: Configuration, epoch: int, exported: Exported) -> None:
     explanation.write(place, alone, network, shown, run)
 
 
-def _best(configuration: Configuration, epoch: int) -> "tuple[Network, keras.Model]":
+def _best(pool: "Pool", configuration: Configuration, epoch: int) -> "tuple[Network, keras.Model]":
     """The trial's network with the weights of its best epoch, and the whole one that shares them."""
-    from search.trial import checkpoint, model, reuse
+    from search.trial import checkpoint, model
 
-    network, _ = _network(configuration, None)
+    network, _ = _network(pool, configuration, None)
     checkpoint.restore_best(configuration.folder, network, epoch)
-    return network, model.whole(reuse.backbone(configuration.source, as_trained=True), network)
+    return network, model.whole(pool.backbone(configuration.source, as_trained=True), network)
 
 
 def _latency_ms(call: Callable[[], object]) -> float:
@@ -311,14 +327,14 @@ def _latency_ms(call: Callable[[], object]) -> float:
     return round(1000 * statistics.median(seconds), 3)
 
 
-def _network(configuration: Configuration, head: list[Any] | None) -> "tuple[Network, features.Start]":
+def _network(pool: "Pool", configuration: Configuration, head: list[Any] | None) -> "tuple[Network, features.Start]":
     """The trial's network, as new, and what it starts from."""
-    from search.trial import model, reuse
+    from search.trial import model
 
     values, parts, place = configuration.parameters, configuration.parts, configuration.place
     start = features.nearest(place, len(place.shapes) - values.whole("unfreeze_depth"))
     classes = len(place.dataset.classes)
-    network = reuse.network(configuration.source, parts, values, classes, start)
+    network = pool.network(configuration.source, parts, values, classes, start)
     counts = np.bincount(place.labels["train"], minlength=classes)
     model.reset(network, parts, values, configuration.seed, head, counts=counts, epochs=configuration.epochs)
     return network, start
