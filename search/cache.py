@@ -10,13 +10,15 @@ import json
 import math
 import mmap
 import os
-import shutil
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from search import atomic, machine
 
 Array = NDArray[Any]
 
@@ -75,13 +77,13 @@ class Writer:
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
-        self._path, self._beside = path, path.with_suffix(".new")
+        self._path, self._held = path, contextlib.ExitStack()
         self._header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
         self._dtype = dtype
         self._left = math.prod(shape)
 
     def __enter__(self) -> Self:
-        self._file: IO[bytes] = self._beside.open("wb")
+        self._file: IO[bytes] = self._held.enter_context(atomic.replacing(self._path))
         np.lib.format.write_array_header_1_0(self._file, self._header)
         return self
 
@@ -90,19 +92,16 @@ class Writer:
         self._left -= rows.size
         self._file.write(np.ascontiguousarray(rows, self._dtype).data)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
-        try:
-            with self._file:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-            if kind is None:
-                if self._left:
-                    raise ValueError(f"{self._path}: {self._left} values are missing")
-                _stamp(self._path).unlink(missing_ok=True)
-                self._beside.replace(self._path)
-                _put_stamp(self._path)
-        finally:
-            self._beside.unlink(missing_ok=True)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None and self._left:
+            error = ValueError(f"{self._path}: {self._left} values are missing")
+            self._held.__exit__(type(error), error, None)
+            raise error
+        if kind is None:
+            _stamp(self._path).unlink(missing_ok=True)
+        self._held.__exit__(kind, error, at)
+        if kind is None:
+            _put_stamp(self._path)
 
 
 def make_room(root: Path, needed: int, limit: int, keep: Collection[Path]) -> None:
@@ -124,9 +123,8 @@ def allowed(root: Path, asked: float) -> int:
 
     What they take already counts as free.
     """
-    existing = next(path for path in (root, *root.parents) if path.exists())
     taken = sum(path.stat().st_size for path in root.rglob("*.npy"))
-    return min(int(asked * 2**30), int((shutil.disk_usage(existing).free + taken) * _FREE_SHARE))
+    return min(int(asked * 2**30), int((machine.free(root) + taken) * _FREE_SHARE))
 
 
 @contextlib.contextmanager
@@ -147,6 +145,5 @@ def _seen(path: Path) -> dict[str, int]:
 
 
 def _put_stamp(path: Path) -> None:
-    beside = path.with_suffix(".json.new")
-    beside.write_text(json.dumps(_seen(path)), "utf-8")
-    beside.replace(_stamp(path))
+    with atomic.replacing(_stamp(path)) as file:
+        file.write(json.dumps(_seen(path)).encode())

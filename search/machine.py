@@ -108,6 +108,11 @@ def gpu_memory() -> int:
         return 0
 
 
+def free(folder: Path) -> int:
+    """Bytes that are free where a folder is, or will be."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+
+
 def unwritable(folder: Path) -> str | None:
     """Why a folder cannot be written or made; `None` when it can."""
     try:

@@ -237,7 +237,7 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_opened(path: Path) -> No
     """Out of memory or out of power in the middle of a pass: the next search would train on what was left."""
     killed = subprocess.run([sys.executable, "-c", KILLED, path], check=False)
     assert killed.returncode == -9
-    assert files(path.parent) == ["x.new"]
+    assert files(path.parent) == ["x.npy.tmp"]
     assert cache.opened(path, SHAPE, "float32") is None
 
     written(path)

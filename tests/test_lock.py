@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from search.errors import RequestError
-from search.record.lock import SILENT_AFTER_S, Lock
+from search.record.lease import SILENT_AFTER_S
+from search.record.lock import Lock
 
 HOLDER = """
 import sys, time

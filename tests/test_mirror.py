@@ -24,8 +24,9 @@ from searches import PATIENCE_S, accuracy_of_the_model, long_space
 from search import run
 from search.driver import resume
 from search.errors import CheckpointError, RequestError, StorageError
-from search.record import mirror
-from search.record.mirror import Mirror, joined
+from search.record import lease, mirror, objects
+from search.record.mirror import Mirror
+from search.record.objects import Objects, joined
 from search.report import __main__ as report
 from search.trial.tensorboard import Events
 
@@ -96,7 +97,7 @@ def test_what_is_sent_can_be_fetched(service: Service, tmp_path: Path) -> None:
     """Files are lost on the way, are sent again and again, or old ones stay where they are fetched."""
     uri = joined(service.storage, "one")
     here, there = Mirror(uri, tmp_path / "here"), Mirror(uri, tmp_path / "there")
-    assert here.empty
+    assert mirror.empty(uri)
     (tmp_path / "here" / "trials" / "0000").mkdir(parents=True)
     (tmp_path / "here" / "trials.csv").write_text("rows")
     (tmp_path / "here" / "trials" / "0000" / "last.npz").write_bytes(bytes(9_000_000))
@@ -109,7 +110,7 @@ def test_what_is_sent_can_be_fetched(service: Service, tmp_path: Path) -> None:
 
     assert sorted(path.name for path in (tmp_path / "there" / "trials" / "0000").iterdir()) == ["last.npz"]
     assert (tmp_path / "there" / "trials" / "0000" / "last.npz").read_bytes() == bytes(9_000_000)
-    assert not here.empty
+    assert not mirror.empty(uri)
 
 
 def test_a_process_that_lost_its_trial_sends_nothing_more(service: Service, tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_a_process_that_lost_its_trial_sends_nothing_more(service: Service, tmp_
     (tmp_path / "second" / "trials" / "0000" / "last.npz").write_text("second, later")
     second.send_trial("trials/0000")
 
-    assert second.read("trials/0000/last.npz") == b"second, later"
+    assert Objects(uri).read("trials/0000/last.npz") == b"second, later"
 
 
 def test_one_machine_alone_writes_a_search(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,17 +138,17 @@ def test_one_machine_alone_writes_a_search(service: Service, tmp_path: Path, mon
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
     with Mirror(uri, tmp_path / "here"):
-        monkeypatch.setattr(mirror.socket, "gethostname", lambda: "elsewhere")
+        monkeypatch.setattr(lease.socket, "gethostname", lambda: "elsewhere")
         with pytest.raises(RequestError, match="is in use by process"), Mirror(uri, tmp_path / "there"):
             pass
-        monkeypatch.setattr(mirror, "SILENT_AFTER_S", -1.0)
+        monkeypatch.setattr(lease, "SILENT_AFTER_S", -1.0)
         with Mirror(uri, tmp_path / "there"):
             pass
 
 
 def test_machines_that_begin_at_once(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both find no lock, and both take it."""
-    monkeypatch.setattr(mirror.socket, "gethostname", lambda: threading.current_thread().name)
+    monkeypatch.setattr(lease.socket, "gethostname", lambda: threading.current_thread().name)
     at_once, over = threading.Barrier(3), threading.Barrier(3)
 
     def begin(name: str) -> bool:
@@ -173,8 +174,7 @@ def test_a_machine_that_slept_writes_no_more(service: Service, tmp_path: Path, m
         (tmp_path / name).mkdir()
     monkeypatch.setattr(mirror, "BEAT_EVERY_S", 0.0)
     with Mirror(uri, tmp_path / "asleep") as asleep:
-        awake = Mirror(uri, tmp_path / "awake")
-        awake.write("lock", json.dumps({"host": "awake", "process": 1, "id": "another"}).encode())
+        Objects(uri).write("lock", json.dumps({"host": "awake", "process": 1, "id": "another"}).encode())
         until = time.monotonic() + PATIENCE_S
         while not asleep.fault:
             assert time.monotonic() < until
@@ -187,9 +187,9 @@ def test_a_machine_that_slept_writes_no_more(service: Service, tmp_path: Path, m
 
 def test_storage_that_cannot_be_written(service: Service, tmp_path: Path) -> None:
     """It shows after the first trial; or a server that went away is told as success."""
-    assert mirror.fault(service.storage) is None
-    assert "cannot be written" in str(mirror.fault(service.storage.replace("bucket", "no-such-bucket")))
-    assert "cannot be written" in str(mirror.fault("nothing://bucket"))
+    assert objects.fault(service.storage) is None
+    assert "cannot be written" in str(objects.fault(service.storage.replace("bucket", "no-such-bucket")))
+    assert "cannot be written" in str(objects.fault("nothing://bucket"))
     (tmp_path / "trials.csv").write_text("rows")
     one = Mirror(joined(service.storage, "four"), tmp_path)
     one.__enter__()
@@ -250,8 +250,8 @@ def test_a_search_in_object_storage(service: Service, tmp_path: Path) -> None:
         ):
             assert any(re.match(part, name) for name in names), part
     assert "lock" not in names
-    folder = mirror.local(service.storage, tmp_path / "another cache") / "away"
-    metrics = json.loads(Mirror(joined(service.storage, "away"), Path()).read("best/metrics.json"))
+    folder = objects.local(service.storage, tmp_path / "another cache") / "away"
+    metrics = json.loads(Objects(joined(service.storage, "away")).read("best/metrics.json"))
     assert accuracy_of_the_model(folder) == pytest.approx(metrics["test_accuracy"])
     report = [sys.executable, "-m", "search.report", "away", "--storage", service.storage]
     told = subprocess.run(report, capture_output=True, text=True, check=True).stdout

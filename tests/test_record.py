@@ -66,7 +66,7 @@ def written(folder: Path, rows: list[Row]) -> Record:
 def search(tmp_path: Path) -> Record:
     """A search that is still running, with every kind of trial."""
     made = written(tmp_path / "photos", ROWS)
-    record.write_json(made.search, ABOUT)
+    record.write_json(made.files.search, ABOUT)
     return made
 
 
@@ -83,7 +83,7 @@ def test_rows_are_read_back_as_they_were(tmp_path: Path) -> None:
 
 def test_the_columns_are_those_of_the_contract(tmp_path: Path) -> None:
     """Scripts that read `trials.csv` would break; a parameter that does not apply would not be empty."""
-    with written(tmp_path, ROWS).trials.open(newline="") as file:
+    with written(tmp_path, ROWS).files.trials.open(newline="") as file:
         head, first, second, *_ = csv.reader(file)
 
     assert head == [
@@ -107,15 +107,15 @@ def test_the_file_follows_what_happened(tmp_path: Path) -> None:
     """It would lag behind for ever where nothing else happens; or the end of a trial come late."""
     made = written(tmp_path, ROWS[:1])
     made.note(events(ROWS[1])[0], now=True)
-    begun = made.trials.read_text().splitlines()
+    begun = made.files.trials.read_text().splitlines()
     made.note(events(ROWS[1])[1] | {"rung": None})
-    later = made.trials.read_text().splitlines()
+    later = made.files.trials.read_text().splitlines()
     time.sleep(record.SECONDS_BETWEEN_WRITES)
     made.follow()
 
     assert begun[-1].startswith("0001,running,,0")
     assert later == begun
-    assert made.trials.read_text().splitlines()[-1].startswith("0001,running,,2")
+    assert made.files.trials.read_text().splitlines()[-1].startswith("0001,running,,2")
 
 
 def test_a_long_file_is_not_written_for_every_trial(tmp_path: Path) -> None:
@@ -124,11 +124,11 @@ def test_a_long_file_is_not_written_for_every_trial(tmp_path: Path) -> None:
     written_files = set()
     for number in range(1000, 1010):
         made.note(events(Row(f"{number:04d}", ADAM))[0], now=True)
-        written_files.add(made.trials.stat().st_ino)
+        written_files.add(made.files.trials.stat().st_ino)
 
     assert len(written_files) == 1
     made.write_trials()
-    assert made.trials.read_text().count("\n") == 1 + 1010
+    assert made.files.trials.read_text().count("\n") == 1 + 1010
 
 
 def test_every_event_is_on_disk_at_once(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_trial_that_ended_is_in_the_table_at_once(tmp_path: Path) -> None:
     for row in ROWS[:4]:
         for event in events(row):
             made.note(event)
-        with made.trials.open(newline="") as file:
+        with made.files.trials.open(newline="") as file:
             assert list(csv.DictReader(file))[-1]["state"] == row.state
 
 
@@ -233,7 +233,7 @@ def test_fields_of_search_json_change_one_by_one(tmp_path: Path) -> None:
     made.create(status="running", seed=7, command="python -m … --data Füße/")
     made.write_search(status="done", ended="2026-01-01T00:00:00Z")
 
-    assert json.loads(made.search.read_text(encoding="utf-8")) == {
+    assert json.loads(made.files.search.read_text(encoding="utf-8")) == {
         "status": "done",
         "seed": 7,
         "command": "python -m … --data Füße/",
@@ -244,12 +244,12 @@ def test_fields_of_search_json_change_one_by_one(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     """A full disk or a kill would leave half a file in place of a good one."""
     made = written(tmp_path, ROWS[:1])
-    old = made.trials.read_bytes()
-    made.trials.with_name("trials.csv.tmp").mkdir()
+    old = made.files.trials.read_bytes()
+    made.files.trials.with_name("trials.csv.tmp").mkdir()
 
     with pytest.raises(OSError, match="trials"):
         made.note(events(ROWS[1])[0], now=True)
-    assert made.trials.read_bytes() == old
+    assert made.files.trials.read_bytes() == old
 
 
 def test_not_a_number_is_never_written_as_json(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_not_a_number_is_never_written_as_json(tmp_path: Path) -> None:
 
 def test_nothing_is_left_beside_a_written_file(tmp_path: Path) -> None:
     """The search's folder would fill with temporary files."""
-    record.write_json(written(tmp_path, ROWS).search, ABOUT)
+    record.write_json(written(tmp_path, ROWS).files.search, ABOUT)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.jsonl", "search.json", "trials.csv"]
 
@@ -274,7 +274,7 @@ def test_behind_a_damaged_search_json_lies_the_one_before(tmp_path: Path) -> Non
     made = Record(tmp_path)
     made.create(status="running", seed=7)
     made.write_search(status="done")
-    made.search.write_text('{"status": "do')
+    made.files.search.write_text('{"status": "do')
 
     assert record.read_search(tmp_path) == {"status": "running", "seed": 7}
     (tmp_path / "search.json.previous").write_text("")

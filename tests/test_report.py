@@ -79,8 +79,8 @@ class Made:
     def __init__(self, folder: Path, **about: Any) -> None:
         folder.mkdir(parents=True)
         self.record = Record(folder)
-        record.write_json(self.record.search, {**ABOUT, **about})
-        self._storage = JournalStorage(JournalFileBackend(str(self.record.journal)))
+        record.write_json(self.record.files.search, {**ABOUT, **about})
+        self._storage = JournalStorage(JournalFileBackend(str(self.record.files.journal)))
         self._study = self._storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "toy")
         self._at = 0.0
 
@@ -107,8 +107,8 @@ class Made:
 
     def won(self, **changes: Any) -> None:
         """The export is there."""
-        self.record.best.mkdir()
-        record.write_json(self.record.best / "metrics.json", {**METRICS, **changes})
+        self.record.files.best.mkdir()
+        record.write_json(self.record.files.best / "metrics.json", {**METRICS, **changes})
 
     def found(self) -> Findings:
         """What a report finds."""
@@ -280,7 +280,7 @@ def test_the_margin_is_the_binomial_one() -> None:
 
 def test_a_damaged_journal_is_no_journal(made: Made) -> None:
     """The whole report would fail for one of its files."""
-    made.record.journal.write_text("{}\n{}\n")
+    made.record.files.journal.write_text("{}\n{}\n")
 
     assert made.found().study is None
     assert "Which trial won" in page.page(made.found())
@@ -288,10 +288,10 @@ def test_a_damaged_journal_is_no_journal(made: Made) -> None:
 
 def test_no_journal_is_made(made: Made) -> None:
     """Reading a search would change it."""
-    made.record.journal.unlink()
+    made.record.files.journal.unlink()
     made.found()
 
-    assert not made.record.journal.exists()
+    assert not made.record.files.journal.exists()
 
 
 # the page
@@ -452,10 +452,10 @@ def test_the_page_of_a_search_without_a_trial(tmp_path: Path) -> None:
 def test_mistakes_are_shown_with_their_pictures(made: Made) -> None:
     """One could not see where the model fails."""
     made.won()
-    (made.record.best / "mistakes").mkdir()
-    Image.new("RGB", (4, 2)).save(made.record.best / "mistakes" / "00.png")
+    (made.record.files.best / "mistakes").mkdir()
+    Image.new("RGB", (4, 2)).save(made.record.files.best / "mistakes" / "00.png")
     mistake = {"image": "a/<x>.png", "picture": "00.png", "true": "<cat>", "predicted": "dog", "confidence": 0.991}
-    record.write_json(made.record.best / "mistakes.json", [mistake])
+    record.write_json(made.record.files.best / "mistakes.json", [mistake])
     shown = Page(page.page(made.found()))
 
     assert "<cat> taken for dog (99%)" in shown.text
@@ -523,7 +523,7 @@ def test_the_command_prints_and_writes(made: Made, capsys: pytest.CaptureFixture
     assert status == 0
     assert "0000" in shown
     assert "running: 2 completed" in shown
-    assert "Which trial won" in made.record.report.read_text(encoding="utf-8")
+    assert "Which trial won" in made.record.files.report.read_text(encoding="utf-8")
 
 
 def test_the_command_speaks_to_nobody(tmp_path: Path) -> None:
@@ -537,7 +537,7 @@ def test_the_command_speaks_to_nobody(tmp_path: Path) -> None:
         )
 
     assert done.returncode == 0
-    assert small.record.report.exists()
+    assert small.record.files.report.exists()
 
 
 def test_the_command_compares(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -549,7 +549,7 @@ def test_the_command_compares(made: Made, tmp_path: Path, capsys: pytest.Capture
     assert status == 0
     assert "photos" in capsys.readouterr().out
     assert "Which was faster?" in (tmp_path / "comparison.html").read_text(encoding="utf-8")
-    assert not made.record.report.exists()
+    assert not made.record.files.report.exists()
 
 
 def test_unknown_searches_are_all_named(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
@@ -565,7 +565,7 @@ def test_unknown_searches_are_all_named(made: Made, capsys: pytest.CaptureFixtur
 def test_a_search_that_is_not_whole_is_told(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     """A damaged record would end in a traceback."""
     made.found()
-    made.record.search.write_text("{")
+    made.record.files.search.write_text("{")
 
     assert report.main(["photos", "--storage", str(made.record.folder.parent)]) == 2
-    assert json.dumps(str(made.record.search))[1:-1] in capsys.readouterr().err.replace("\n", "")
+    assert json.dumps(str(made.record.files.search))[1:-1] in capsys.readouterr().err.replace("\n", "")

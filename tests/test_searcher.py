@@ -47,7 +47,7 @@ class Search:
     def __init__(self, folder: Path, sampler: str = "random", seed: int = 0, space: Space = SPACE) -> None:
         folder.mkdir(exist_ok=True)
         self.record = record.read(folder)
-        self.journal = self.record.journal
+        self.journal = self.record.files.journal
         self.searcher = Searcher(space, SAMPLERS[sampler], seed, self.record)
         self._ids = count()
         self._numbers: dict[str, str] = {}

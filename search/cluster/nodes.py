@@ -18,9 +18,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search import machine
 from search.errors import NodeError, RequestError
-from search.record import mirror
-from search.record.mirror import Mirror
-from search.record.record import Record
+from search.record.files import Files
+from search.record.objects import Objects, joined
 from search.request.request import Request
 from search.request.requirements import MARK, Question, digest, look, stored
 
@@ -65,10 +64,10 @@ def demand_ready(request: Request) -> Question:
 
 def later(question: Question, request: Request) -> Question:
     """What a node is asked that joins once the search runs: its mark stays in the search's folder."""
-    folder = Record(request.folder).ray
+    folder = Files(request.folder).ray
     if request.uri:
-        uri = mirror.joined(request.uri, folder.name)
-        Mirror(uri, Path()).write(MARK, MARK.encode())
+        uri = joined(request.uri, folder.name)
+        Objects(uri).write(MARK, MARK.encode())
         return replace(question, mark=folder / MARK, uri=uri)
     folder.mkdir(exist_ok=True)
     (folder / MARK).write_text(MARK, "utf-8")
@@ -107,8 +106,8 @@ def _mark(request: Request) -> Iterator[tuple[Path, str]]:
     """A file, or an object, in the storage for every node to find: its path, and the URI of what holds it."""
     storage = request.folder.parent
     if request.uri:
-        uri = mirror.joined(request.storage, f".nodes-{uuid.uuid4()}")
-        objects = Mirror(uri, Path())
+        uri = joined(request.storage, f".nodes-{uuid.uuid4()}")
+        objects = Objects(uri)
         objects.write(MARK, MARK.encode())
         try:
             yield storage / MARK, uri
@@ -124,7 +123,7 @@ def _mark(request: Request) -> Iterator[tuple[Path, str]]:
 
 def _seen(path: Path, uri: str) -> bool:
     if uri:
-        return Mirror(uri, Path()).holds(path.name)
+        return path.name in Objects(uri).names()
     until = time.monotonic() + NFS_PATIENCE_S
     while not path.exists():
         if time.monotonic() > until:

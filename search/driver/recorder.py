@@ -18,7 +18,7 @@ from search.driver.confirmation import Confirmation
 from search.driver.scheduler import Scheduler
 from search.driver.searcher import Searcher
 from search.errors import NodeError, StorageError, cause
-from search.record import mirror
+from search.record import objects
 from search.record.ranking import ranked
 from search.record.record import Record, Row
 from search.record.states import ALL_EPOCHS, COMPLETED, FAILED, RUNNING, STOPPED
@@ -70,7 +70,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         fleet: Fleet,
     ) -> None:
         self._record, self._space, self._display = record, space, display
-        self._directory = Directory(record.tensorboard)
+        self._directory = Directory(record.files.tensorboard)
         self.searcher, self.scheduler = searcher, scheduler
         self._ask_to_pause, self._trials_left, self._fleet = ask_to_pause, trials_left, fleet
         self._running: set[str] = set()
@@ -206,9 +206,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def _leave(self, error: NodeError) -> None:
         """Run no more trials on a node; end the search where it is not the node's fault, or no other is left."""
-        objects = self._record.mirror
-        away = objects and mirror.fault(objects.storage)
-        fault = f"{self._record.home} {away}" if away else machine.lost(self._record.folder)
+        away = self._record.mirror
+        lost = away and objects.fault(away.storage)
+        fault = f"{self._record.home} {lost}" if lost else machine.lost(self._record.folder)
         if fault:
             self.fault = self.fault or StorageError(fault)
             return

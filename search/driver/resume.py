@@ -11,7 +11,9 @@ from typing import Any
 
 from search.errors import RequestError, unknown
 from search.record import mirror
+from search.record.files import searches
 from search.record.lock import Lock
+from search.record.objects import local, remote
 from search.record.record import NAME, Record, read, read_search
 from search.request.request import LOCATED, cache_folder
 from search.setting import Value
@@ -30,8 +32,8 @@ def options(given: argparse.Namespace, defaults: argparse.Namespace) -> argparse
             asked, or something that is not where it was.
         StorageError: its record cannot be read.
     """
-    away = mirror.remote(given.storage)
-    storage = mirror.local(given.storage, cache_folder(given.cache)) if away else Path(given.storage)
+    away = remote(given.storage)
+    storage = local(given.storage, cache_folder(given.cache)) if away else Path(given.storage)
     told = {name: value for name, value in vars(given).items() if name not in FREE and value != getattr(defaults, name)}
     faults = [
         f"--{name.replace('_', '-')} cannot be given with --resume: a search goes on as it was"
@@ -44,7 +46,7 @@ def options(given: argparse.Namespace, defaults: argparse.Namespace) -> argparse
         with Lock(found.folder):
             mirror.fetch_record(given.storage, given.resume, found.folder)
     if not named or not found.exists:
-        known = [path.parent.name for path in storage.glob("*/search.json")]
+        known = searches(storage)
         which = unknown("search", given.resume, known) if known else f"there is no search '{given.resume}'"
         raise RequestError([*faults, f"--resume: {which} in {given.storage}"])
     if untrusted := _untrusted(found.folder):

@@ -142,7 +142,7 @@ class Search:
             self._shown.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _run(self, record: Record) -> Outcome:
-        log, space = record.ray / "driver.log", self._request.space
+        log, space = record.files.log, self._request.space
         with quiet(log) as user:
             try:
                 from search.driver.tune import Trials

@@ -122,7 +122,7 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
         self._room = room
         self.pausing = False
         self._know(record)
-        self._journal = Journal(record.journal, self._study)
+        self._journal = Journal(record.files.journal, self._study)
 
     @property
     def fault(self) -> OSError | None:

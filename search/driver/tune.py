@@ -71,7 +71,7 @@ class Trials:
         """
         request, record = self._request, self._record
         if not record.rows:
-            Directory(record.tensorboard).declare(request.space)
+            Directory(record.files.tensorboard).declare(request.space)
         try:
             with self._display:
                 recorder = self._with_ray()
@@ -194,7 +194,7 @@ def _no_model(request: Request, record: Record, late: bool) -> str:
     """Why there is none, and what to do."""
     rows = record.rows.values()
     if not late or any(row.epochs or row.state != STOPPED for row in rows):
-        return f"no trial gave a model; {record.trials} says why for each of them"
+        return f"no trial gave a model; {record.files.trials} says why for each of them"
     began = f"trials had begun ({len(rows)}), and none had ended its first epoch" if rows else "no trial had begun"
     return (
         f"the time budget of {request.space.budget.time_s:g} s was used up too soon: {began}. Begin a search with a "

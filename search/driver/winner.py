@@ -10,6 +10,7 @@ from search.cluster.connection import Fleet
 from search.data.store import SPLITS
 from search.driver.worker import Export
 from search.errors import CheckpointError, NodeError, NoUsableTrialError, StorageError, cause
+from search.record.files import SPLIT
 from search.record.record import Record, Row, write_json, write_reading
 from search.report import analysis
 from search.report.console import Display
@@ -73,7 +74,7 @@ def export_best(
         rows: the trials that can win, best first.
         mixed: of how many of them the model may be the mean.
     """
-    record.best.mkdir(parents=True, exist_ok=True)
+    record.files.best.mkdir(parents=True, exist_ok=True)
     for place, row in enumerate(rows):
         try:
             figures, unshown = exporter.export(
@@ -101,10 +102,10 @@ def write_figures(request: Request, record: Record, winner: Row, tested: dict[st
         "balanced_accuracy": analysis.balanced(confusion),
         "recall": [recall for _, recall, _, _ in analysis.per_class(confusion)],
     }
-    write_json(record.best / "metrics.json", metrics)
+    write_json(record.files.metrics, metrics)
     items = {split: list(dataset.items[split]) for split in SPLITS}
-    write_json(record.best / "split.json", {"data": dataset.source, **items})
-    write_reading(record.best, dataset.greys, request.image_size)
+    write_json(record.files.best / SPLIT, {"data": dataset.source, **items})
+    write_reading(record.files.best, dataset.greys, request.image_size)
     return metrics
 
 

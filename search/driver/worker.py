@@ -22,8 +22,9 @@ from search.errors import NodeError, StorageError, cause
 from search.internals import of_ray
 from search.machine import storage_fault
 from search.process import importing_keras
+from search.record.files import RUN_BEST, RUN_TRAIN, RUN_VALIDATION, Files
 from search.record.mirror import Mirror
-from search.record.record import Record, Row, keep_others_out
+from search.record.record import Row, keep_others_out
 from search.request.request import Request
 from search.trial import training
 from search.trial.training import Configuration
@@ -144,7 +145,7 @@ def _fetched(request: Request, configuration: Configuration) -> Callable[[], Non
         mirror.fetch(part)
     except OSError as error:
         raise StorageError(f"{request.uri} cannot be read: {error}") from error
-    return functools.partial(mirror.send_trial, part, f"{events}/train", f"{events}/validation")
+    return functools.partial(mirror.send_trial, part, f"{events}/{RUN_TRAIN}", f"{events}/{RUN_VALIDATION}")
 
 
 def _fill_on_node(request: Request, pool: "Pool", filled: set[Path]) -> None:
@@ -189,7 +190,7 @@ class Export:
             CheckpointError: the weights are not there.
             NodeError: this node cannot do it.
         """
-        request, best = self._request, Record(self._request.folder).best
+        request, best = self._request, Files(self._request.folder).best
         if request.question:
             nodes.demand_fit(request.question, self._fit)
         best.mkdir(parents=True, exist_ok=True)
@@ -204,7 +205,7 @@ class Export:
                 else:
                     configuration = self._configuration(one)
                 training.show(self._pool, configuration, one.best_epoch or 0, exported)
-                sent.append((configuration.tensorboard / "best").relative_to(request.folder).as_posix())
+                sent.append((configuration.tensorboard / RUN_BEST).relative_to(request.folder).as_posix())
             except Exception as error:  # noqa: BLE001 the model is there
                 traceback.print_exc()
                 unshown[one.trial] = cause(error)

@@ -1,26 +1,21 @@
 """One process alone writes a search's folder.
 
 The file `lock` names the process that does, and is locked by it (`flock`), so that the system lets go of it when the
-process dies, however it dies. Where the folder is shared by machines whose locks do not reach each other, a heartbeat
-tells: as long as it goes on, the folder is taken.
+process dies, however it dies. Where the folder is shared by machines whose locks do not reach each other, the lease in
+it tells: as long as its owner beats, the folder is taken.
 """
 
 import contextlib
 import fcntl
-import json
 import os
-import socket
 import tempfile
 import threading
-import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from search.errors import RequestError
-
-BEAT_EVERY_S = 10.0
-SILENT_AFTER_S = 60.0
+from search.record.files import Files
+from search.record.lease import BEAT_EVERY_S, Lease
 
 
 class Lock:
@@ -34,25 +29,25 @@ class Lock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._path = folder, folder / "lock"
+        self._folder, self._path = folder, Files(folder).lock
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._live, daemon=True, name="lock")
 
     def __enter__(self) -> Self:
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._lease = Lease(str(self._folder), _Inside(self._file, self._folder))
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = not self._alive_elsewhere()
+            free = self._lease.free
         except BlockingIOError:
             free = False
         except OSError:  # a file system without locks
-            free = not self._alive_elsewhere()
+            free = self._lease.free
         if not free:
-            holder = self._holder()
+            refusal = self._lease.refusal()
             os.close(self._file)
-            who = f"process {holder.get('process', '?')} on {holder.get('host', '?')}"
-            raise RequestError([f"{self._folder} is in use by {who}, where its search runs; wait for it, or end it"])
-        self._beat()
+            raise refusal
+        self._lease.beat()
         self._thread.start()
         return self
 
@@ -66,24 +61,23 @@ class Lock:
     def _live(self) -> None:
         while not self._over.wait(BEAT_EVERY_S):
             with contextlib.suppress(OSError):  # whoever records something says that the storage is lost
-                self._beat()
+                self._lease.beat()
 
-    def _beat(self) -> None:
-        text = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "at": time.time()}).encode()
-        os.pwrite(self._file, text, 0)
-        os.ftruncate(self._file, len(text))
+
+class _Inside:
+    """The inside of the lock's file, which stays open."""
+
+    def __init__(self, file: int, folder: Path) -> None:
+        self._file, self._folder = file, folder
+
+    def read(self) -> bytes:
+        return os.pread(self._file, 4096, 0)
+
+    def write(self, content: bytes) -> None:
+        os.pwrite(self._file, content, 0)
+        os.ftruncate(self._file, len(content))
         os.fsync(self._file)
 
-    def _holder(self) -> dict[str, Any]:
-        try:
-            return dict(json.loads(os.pread(self._file, 4096, 0)))
-        except (ValueError, TypeError):
-            return {}
-
-    def _alive_elsewhere(self) -> bool:
-        """Whether a process of another machine was heard of lately, by the clock of whoever keeps the files."""
-        holder = self._holder()
-        if not holder or holder.get("host") == socket.gethostname():
-            return False
+    def age(self) -> float:
         with tempfile.NamedTemporaryFile(dir=self._folder) as new:
-            return os.fstat(new.fileno()).st_mtime - os.fstat(self._file).st_mtime < SILENT_AFTER_S
+            return os.fstat(new.fileno()).st_mtime - os.fstat(self._file).st_mtime

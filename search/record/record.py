@@ -17,7 +17,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from search import atomic
 from search.errors import RequestError, StorageError
+from search.record.files import CHECKPOINTS, LOCK, READING, Files
 from search.record.history import Event, History
 from search.record.mirror import Mirror
 from search.record.states import COMPLETED, DIVERGED, RUNNING, STOPPED
@@ -29,7 +31,6 @@ COLUMNS = ("trial", "state", "reason", "epochs", "best_epoch", *METRICS, "second
 NAMED = 3
 SHORT = {"unfreeze_depth": "depth", "learning_rate": "lr", "weight_decay": "decay", "batch_size": "batch"}
 SEED = "seed"
-SEARCH, PREVIOUS = "search.json", "search.json.previous"
 SECONDS_BETWEEN_WRITES = 1.0
 FEW_TRIALS, SECONDS_PER_TRIAL = 100, 1e-3
 
@@ -112,67 +113,29 @@ class Record:
     _changed: bool = False
 
     def __post_init__(self) -> None:
-        self.history = History(self.folder / "history.jsonl")
+        self.files = Files(self.folder)
+        self.history = History(self.files.history)
 
     @property
     def home(self) -> str:
         """Where the search is kept, for people."""
         return self.mirror.uri if self.mirror else str(self.folder)
 
-    @property
-    def search(self) -> Path:
-        """What was asked, and how it stands."""
-        return self.folder / SEARCH
-
-    @property
-    def trials(self) -> Path:
-        """One row per trial."""
-        return self.folder / "trials.csv"
-
-    @property
-    def tensorboard(self) -> Path:
-        """The shared directory."""
-        return self.folder / "tensorboard"
-
     def run(self, trial: str, parameters: Mapping[str, Value]) -> Path:
         """One trial's events."""
-        return self.tensorboard / run_name(trial, parameters)
-
-    @property
-    def journal(self) -> Path:
-        """The study, for optuna-dashboard."""
-        return self.folder / "optuna.journal"
-
-    @property
-    def best(self) -> Path:
-        """The winner: model, metrics, split."""
-        return self.folder / "best"
-
-    @property
-    def report(self) -> Path:
-        """The pictures."""
-        return self.folder / "report.html"
-
-    @property
-    def ray(self) -> Path:
-        """The logs, of the search and of what Ray says."""
-        return self.folder / "ray"
-
-    def checkpoints(self, trial: str) -> Path:
-        """The folder of one trial's checkpoints."""
-        return self.folder / "trials" / trial
+        return self.files.tensorboard / run_name(trial, parameters)
 
     @property
     def exists(self) -> bool:
         """Whether a search has begun there."""
-        return any((self.folder / name).exists() for name in (SEARCH, PREVIOUS))
+        return self.files.search.exists() or self.files.previous.exists()
 
     @property
     def vacant(self) -> bool:
         """Whether a new search may begin there: nothing is, but for what a search leaves that was killed at once."""
         if not self.folder.is_dir():
             return not self.folder.exists()
-        return all(path.name == "lock" for path in self.folder.iterdir())
+        return all(path.name == LOCK for path in self.folder.iterdir())
 
     @property
     def ended(self) -> list[Row]:
@@ -190,8 +153,8 @@ class Record:
         """
         if not self.vacant:
             raise RequestError([f"{self.folder} holds a search already; take another --name, or --resume it"])
-        write_json(self.search, about)
-        for folder in (self.ray, self.tensorboard, self.folder / "trials"):
+        write_json(self.files.search, about)
+        for folder in (self.files.ray, self.files.tensorboard, self.folder / CHECKPOINTS):
             folder.mkdir()
         self.write_trials()
 
@@ -203,8 +166,8 @@ class Record:
             OSError: it cannot be written.
         """
         known = read_search(self.folder)
-        write_json(self.search.with_name(PREVIOUS), known)
-        write_json(self.search, {**known, **changes})
+        write_json(self.files.previous, known)
+        write_json(self.files.search, {**known, **changes})
 
     def note(self, event: Event, now: bool = False) -> Row | None:
         """Put an event into the history; `trials.csv` follows, see `follow`.
@@ -281,7 +244,7 @@ class Record:
         for row in rows:
             told = (row.figures.get(name) if name in METRICS else getattr(row, name) for name in COLUMNS)
             writer.writerow([*told, *(row.parameters.get(name) for name in parameters)])
-        write_text(self.trials, text.getvalue())
+        write_text(self.files.trials, text.getvalue())
         self._changed, self._written_at = False, time.monotonic()
 
 
@@ -316,8 +279,10 @@ def read(folder: Path) -> Record:
     """
     record = Record(folder)
     events, record.damaged = record.history.read()
-    if not events and record.trials.exists() and record.trials.read_text("utf-8").count("\n") > 1:
-        raise StorageError(f"{record.history.path} is gone or empty, and with it what {record.trials} was made from")
+    if not events and record.files.trials.exists() and record.files.trials.read_text("utf-8").count("\n") > 1:
+        raise StorageError(
+            f"{record.history.path} is gone or empty, and with it what {record.files.trials} was made from"
+        )
     for event in events:
         record._apply(event)
     record.rows = dict(sorted(record.rows.items()))
@@ -331,7 +296,7 @@ def read_search(folder: Path) -> dict[str, Any]:
         StorageError: neither can be read.
     """
     faults = []
-    for path in (folder / SEARCH, folder / PREVIOUS):
+    for path in (Files(folder).search, Files(folder).previous):
         try:
             return dict(json.loads(path.read_text("utf-8")))
         except (OSError, ValueError, TypeError) as error:
@@ -351,14 +316,10 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_reading(best: Path, greys: Sequence[float], image_size: int) -> None:
     """Write `reading.json` beside the winner's model: what images are read by, see `search.data.reading`."""
-    write_json(best / "reading.json", {"image_size": image_size, "greys": list(greys)})
+    write_json(best / READING, {"image_size": image_size, "greys": list(greys)})
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file beside its place, sync it, rename it: a reader sees the old file or the new one, never a part."""
-    beside = path.with_name(path.name + ".tmp")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    """Write a file: a reader sees the old one or the new one, never a part."""
+    with atomic.replacing(path) as file:
+        file.write(text.encode())

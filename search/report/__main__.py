@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search.errors import RequestError, SearchError, unknown
-from search.record import mirror
+from search.record import files, mirror
+from search.record.objects import local, remote
 from search.record.record import NAME, Record, keep_others_out, read, write_text
 from search.report.console import complain, console, leaderboard, steady
 
-PICTURED = ("optuna.journal", "best/metrics.json", "best/mistakes")
+PICTURED = (files.JOURNAL, f"{files.BEST}/{files.METRICS}", f"{files.BEST}/{files.PICTURES}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,12 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         searches = [analysis.find(record) for record in load(options.storage, options.names)]
         if len(searches) == 1:
             found = searches[0]
-            path = found.record.report
+            path = found.record.files.report
             write_text(path, page.page(found))
             shown.print(leaderboard(found.best, found.rows, found.metric))
             shown.print(f"{found.about['status']}: {page.counted(found.rows)}", highlight=False)
         else:
-            path = searches[0].record.folder.parent / "comparison.html"
+            path = searches[0].record.files.comparison
             write_text(path, comparison.page(searches))
             shown.print(comparison.shown(searches))
     except SearchError as error:
@@ -54,15 +55,15 @@ def load(given: str, names: Sequence[str]) -> list[Record]:
         RequestError: names every search that is not there.
         StorageError: a record cannot be read.
     """
-    away = mirror.remote(given)
-    storage = mirror.local(given, Path(tempfile.mkdtemp(prefix="finetune-search-"))) if away else Path(given)
+    away = remote(given)
+    storage = local(given, Path(tempfile.mkdtemp(prefix="finetune-search-"))) if away else Path(given)
     for name in names:
         if away and NAME.fullmatch(name):
             (storage / name).mkdir(parents=True, exist_ok=True)
             mirror.fetch_record(given, name, storage / name, *PICTURED)
-    missing = [name for name in names if not (NAME.fullmatch(name) and (storage / name / "search.json").is_file())]
+    known = files.searches(storage)
+    missing = [name for name in names if name not in known]
     if missing:
-        known = [path.parent.name for path in storage.glob("*/search.json")]
         raise RequestError([f"{unknown('search', name, known)} in {given}" for name in missing])
     return [read(storage / name) for name in dict.fromkeys(names)]
 

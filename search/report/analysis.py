@@ -159,7 +159,9 @@ def find(record: Record) -> Findings:
             told = event["metrics"]
             epoch = Epoch(told["epoch"], told[metric], event["at"], told["seconds"])
             curves.setdefault(event["trial"], {}).setdefault(epoch.epoch, epoch)  # a resumed trial tells one again
-    return Findings(record, about, {t: list(known.values()) for t, known in curves.items()}, study(record.journal))
+    return Findings(
+        record, about, {t: list(known.values()) for t, known in curves.items()}, study(record.files.journal)
+    )
 
 
 def study(journal: Path) -> optuna.Study | None:

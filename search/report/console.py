@@ -245,10 +245,10 @@ def conclusion(
     if metrics:
         lines.append(tested(metrics))
         lines += [told] if (told := unfinished(rows[0])) else []
-        lines.append(f"model: {_at(record, record.best / 'model.keras')}{needs(metrics)}")
+        lines.append(f"model: {_at(record, record.files.model)}{needs(metrics)}")
     lines += [
         f"record: {record.home}",
-        f"compare the trials: tensorboard --logdir {shlex.quote(_at(record, record.tensorboard))}",
+        f"compare the trials: tensorboard --logdir {shlex.quote(_at(record, record.files.tensorboard))}",
         f"report: python -m search.report {_named(record)}",
     ]
     if interrupted:

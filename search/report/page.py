@@ -11,6 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from search.record import files
 from search.record.ranking import Confirmed, confirmed
 from search.record.record import Row
 from search.record.states import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED
@@ -256,18 +257,18 @@ def _failures(found: Findings) -> list[str]:
         *chart(charts.confusion(classes, counts), text),
         f"<details open><summary>figures of each class, worst first</summary>"
         f"{table(['class', 'precision', 'recall', 'F1', 'images'], figures)}</details>",
-        *_mistakes(found.record.best),
+        *_mistakes(found.record.files.best),
     ]
 
 
 def _mistakes(best: Path) -> list[str]:
     """The test images that the model was most sure of and wrong about."""
-    path = best / "mistakes.json"
+    path = best / files.MISTAKES
     if not path.exists():
         return []
     shown = []
     for mistake in json.loads(path.read_text("utf-8")):
-        picture = base64.b64encode((best / "mistakes" / mistake["picture"]).read_bytes()).decode()
+        picture = base64.b64encode((best / files.PICTURES / mistake["picture"]).read_bytes()).decode()
         text = f"{mistake['true']} taken for {mistake['predicted']} ({mistake['confidence']:.0%})"
         about = f"<figcaption>{html.escape(text)}<br><small>{html.escape(mistake['image'])}</small></figcaption>"
         source = f"data:image/png;base64,{picture}"
@@ -310,7 +311,7 @@ def counted(rows: Iterable[Row]) -> str:
 
 def metrics(found: Findings) -> dict[str, Any]:
     """The winner's figures, once there is a winner."""
-    path = found.record.best / "metrics.json"
+    path = found.record.files.metrics
     return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
 
 

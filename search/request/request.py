@@ -24,8 +24,8 @@ from search.components.stopping.rule import Rule
 from search.data import store
 from search.errors import RequestError
 from search.features import Place
-from search.record import mirror
-from search.record.mirror import Mirror
+from search.record import mirror, objects
+from search.record.objects import joined, local, remote
 from search.record.record import NAME, SEED, Record
 from search.request import resources
 from search.request.options import Numbers
@@ -72,7 +72,7 @@ class Request:
     @property
     def uri(self) -> str:
         """Of the search, in object storage; empty where its folder is all there is."""
-        return mirror.joined(self.storage, self.folder.name) if mirror.remote(self.storage) else ""
+        return joined(self.storage, self.folder.name) if remote(self.storage) else ""
 
     @property
     def workload(self) -> Workload:
@@ -113,7 +113,7 @@ class Request:
             weights=self.weights,
             place=self.workload.place,
             head_start=settings["head_start"] == "probe",
-            folder=record.checkpoints(number),
+            folder=record.files.checkpoints(number),
             tensorboard=record.run(number, chosen),
             rungs=self.rule.rungs,
             deadline=deadline,
@@ -326,15 +326,15 @@ def _folder(options: argparse.Namespace, kept: Path, space_name: str, faults: li
     """The folder of the new search; of object storage, the one that mirrors it."""
     known_as = re.sub(r"[^A-Za-z0-9._-]+", "-", space_name).strip("._-")[:80] or "search"
     name = options.name if options.name is not None else f"{known_as}-{time.strftime('%Y%m%d-%H%M%S')}"
-    away = mirror.remote(options.storage)
-    storage = mirror.local(options.storage, kept) if away else Path(options.storage)
+    away = remote(options.storage)
+    storage = local(options.storage, kept) if away else Path(options.storage)
     if misplaced := _storage_fault(options.storage):
         faults.append(f"--storage {misplaced}")
     if not NAME.fullmatch(name):
         faults.append(f"--name {name!r}: letters, digits, '.', '_' and '-' are allowed, and a letter or digit first")
     elif not misplaced and not options.resume:
-        uri = mirror.joined(options.storage, name)
-        if not (Mirror(uri, storage / name).empty if away else Record(storage / name).vacant):
+        uri = joined(options.storage, name)
+        if not (mirror.empty(uri) if away else Record(storage / name).vacant):
             there = uri if away else storage / name
             faults.append(f"--name {name}: {there} exists already; take another name, or --resume {name}")
     return storage.absolute() / name
@@ -343,5 +343,5 @@ def _folder(options: argparse.Namespace, kept: Path, space_name: str, faults: li
 def _storage_fault(storage: str) -> str | None:
     if not storage:
         return "must not be empty"
-    fault = mirror.fault(storage) if mirror.remote(storage) else machine.unwritable(Path(storage))
+    fault = objects.fault(storage) if remote(storage) else machine.unwritable(Path(storage))
     return fault and f"{storage}: {fault}"

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,8 +11,7 @@ from pathlib import Path
 from search import machine
 from search.data import store
 from search.errors import SearchError
-from search.record import mirror
-from search.record.mirror import Mirror
+from search.record.objects import Objects, below
 
 MARK = "mark"
 
@@ -110,9 +108,9 @@ def _storage(mark: Path, node: str) -> list[str]:
 
 
 def _objects(uri: str, node: str) -> list[str]:
-    storage = mirror.below(uri)
+    storage = below(uri)
     try:
-        objects = Mirror(uri, Path())
+        objects = Objects(uri)
         if objects.read(MARK) != MARK.encode():
             return [f"storage {storage} holds something else there"]
         objects.write(node, b"")
@@ -149,8 +147,7 @@ def _files(files: Mapping[str, str]) -> list[str]:
 def _cache(question: Question) -> list[str]:
     if fault := machine.unwritable(question.cache):
         return [f"cache {question.cache}: {fault}"]
-    there = next(path for path in (question.cache, *question.cache.parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    free = machine.free(question.cache)
     if free < question.bytes:
         wanted, has = question.bytes >> 20, free >> 20
         return [f"cache {question.cache} needs {wanted:,} MiB for images and features, and has {has:,} MiB free"]

@@ -1,10 +1,10 @@
 """What a complete request comes to: a line for the user, plain data for the record, and bytes on the disk."""
 
-import shutil
 import statistics
 from pathlib import Path
 from typing import Any
 
+from search import machine
 from search.errors import RequestError
 from search.request.request import Request
 from search.request.requirements import digest
@@ -81,10 +81,9 @@ def demand_room(request: Request, trials: int) -> None:
     running = resources.max_concurrent or max(1, int(resources.cpus / resources.cpus_per_trial))
     sizes = [4 * count for count in request.workload.trained.values()]
     needed = statistics.mean(sizes) * trials + max(sizes) * STATES * min(running, trials) + SPARE
-    there = next(path for path in (request.folder, *request.folder.parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    free = machine.free(request.folder)
     if free < needed:
-        asked = f"{trials} trials may need {_mib(needed)} of storage; {there} has {_mib(free)} free"
+        asked = f"{trials} trials may need {_mib(needed)} of storage; {request.folder.parent} has {_mib(free)} free"
         raise RequestError([f"{asked}: make room, take another --storage, or fewer --trials"])
 
 

@@ -5,7 +5,6 @@ Each holds a manifest with a checksum of every array, is written beside and put 
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from search import atomic
 from search.cache import Array
 from search.errors import CheckpointError, StorageError
+from search.record.files import BEST_WEIGHTS, LAST_STATE, OWNER, STATE_BEFORE
 from search.trial.model import Network
-
-BEST, LAST, PREVIOUS, OWNER = "best.npz", "last.npz", "previous.npz", "owner"
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def demand_owner(folder: Path, owner: str) -> None:
 
 def saved(folder: Path) -> bool:
     """Whether a trial has a saved state, good or not."""
-    return any((folder / name).exists() for name in (LAST, PREVIOUS))
+    return any((folder / name).exists() for name in (LAST_STATE, STATE_BEFORE))
 
 
 def save(folder: Path, network: Network, state: State) -> None:
@@ -75,7 +74,7 @@ def save(folder: Path, network: Network, state: State) -> None:
         StorageError: it cannot be written.
     """
     facts = asdict(State(state.epoch, state.callbacks)) | {"best": len(state.best)}
-    _write(folder / LAST, facts, [*network.state, *state.best], folder / PREVIOUS)
+    _write(folder / LAST_STATE, facts, [*network.state, *state.best], folder / STATE_BEFORE)
 
 
 def restore(folder: Path, network: Network) -> tuple[State, str]:
@@ -88,7 +87,7 @@ def restore(folder: Path, network: Network) -> tuple[State, str]:
         CheckpointError: none can be read, or they belong to another network.
     """
     faults: list[str] = []
-    for path in (folder / LAST, folder / PREVIOUS):
+    for path in (folder / LAST_STATE, folder / STATE_BEFORE):
         try:
             facts, arrays = _read(path)
             count = len(arrays) - facts.pop("best")
@@ -106,7 +105,7 @@ def save_best(folder: Path, epoch: int, weights: Sequence[Array]) -> None:
     Raises:
         StorageError: they cannot be written.
     """
-    _write(folder / BEST, {"epoch": epoch}, weights)
+    _write(folder / BEST_WEIGHTS, {"epoch": epoch}, weights)
 
 
 def restore_best(folder: Path, network: Network, epoch: int) -> None:
@@ -116,14 +115,14 @@ def restore_best(folder: Path, network: Network, epoch: int) -> None:
         CheckpointError: they are gone, damaged, or not those of this epoch.
     """
     faults: list[str] = []
-    for name in (BEST, LAST, PREVIOUS):  # a state holds them too
+    for name in (BEST_WEIGHTS, LAST_STATE, STATE_BEFORE):  # a state holds them too
         path = folder / name
         try:
             facts, arrays = _read(path)
-            found = facts["epoch"] if name == BEST else facts["callbacks"]["Best"]["epoch"]
+            found = facts["epoch"] if name == BEST_WEIGHTS else facts["callbacks"]["Best"]["epoch"]
             if found != epoch:
                 raise CheckpointError(f"{path} does not hold the weights of epoch {epoch}")
-            _assign(path, network.weights, arrays if name == BEST else arrays[len(arrays) - facts["best"] :])
+            _assign(path, network.weights, arrays if name == BEST_WEIGHTS else arrays[len(arrays) - facts["best"] :])
         except CheckpointError as error:
             faults.append(str(error))
         else:
@@ -152,14 +151,10 @@ def write(path: Path, facts: dict[str, Any], arrays: Sequence[Any], previous: Pa
     known = [np.asarray(array) for array in arrays]
     named = {str(index): array for index, array in enumerate(known)}
     manifest = [_digest(array) for array in known]
-    beside = path.with_name(path.name + ".tmp")
-    with beside.open("wb") as file:
+    with atomic.replacing(path) as file:
         np.savez(file, allow_pickle=False, facts=np.array(json.dumps({**facts, "manifest": manifest})), **named)
-        file.flush()
-        os.fsync(file.fileno())
-    if previous and path.exists():
-        path.replace(previous)
-    beside.replace(path)
+        if previous and path.exists():
+            path.replace(previous)
 
 
 def _write(path: Path, facts: dict[str, Any], arrays: Sequence[Any], previous: Path | None = None) -> None:

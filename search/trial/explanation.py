@@ -19,6 +19,7 @@ from search.backbone.backbones import without_xla
 from search.cache import Array
 from search.features import Place, Read, images
 from search.internals import of_keras
+from search.record import files
 from search.record.record import write_json
 from search.task import metrics
 from search.trial.model import Network
@@ -141,15 +142,15 @@ def write_tested(place: Place, model: keras.Model, tested: Answers, *, folder: P
         folder: of the winner; `mistakes.json` and `mistakes/` go there.
         run: of its events, for TensorBoard.
     """
-    (folder / "mistakes").mkdir(exist_ok=True)
+    (folder / files.PICTURES).mkdir(exist_ok=True)
     told = []
     with Events(run) as events:
         events.image("confusion matrix, test images", confusion(place.dataset.classes, tested.confusion), 0)
         for number, mistake in enumerate(_mistakes(place, model, tested, "test", MISTAKES), 1):
             events.image(f"worst mistakes, test images/{number:02d}: {mistake.text}", mistake.picture, 0)
-            mistake.picture.save(folder / "mistakes" / f"{number:02d}.png")
+            mistake.picture.save(folder / files.PICTURES / f"{number:02d}.png")
             told.append({**mistake.about, "picture": f"{number:02d}.png"})
-    write_json(folder / "mistakes.json", told)
+    write_json(folder / files.MISTAKES, told)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
-from search import features, machine
+from search import atomic, features, machine
 from search.backbone.backbones import Source
 from search.data.store import Progress
 from search.errors import BackboneError
@@ -77,9 +77,8 @@ class Preparation:
             raise BackboneError(described["faults"])
         with contextlib.suppress(OSError):
             self._kept.parent.mkdir(parents=True, exist_ok=True)
-            beside = self._kept.with_suffix(f".{os.getpid()}")
-            beside.write_text(json.dumps(described), "utf-8")
-            beside.replace(self._kept)
+            with atomic.replacing(self._kept, self._kept.with_suffix(f".{os.getpid()}")) as file:
+                file.write(json.dumps(described).encode())
         return described
 
     def fill(self, place: Place, cuts: Sequence[int], limit: int, probed: Objective | None) -> None:

@@ -18,6 +18,7 @@ from search import features
 from search.backbone.backbones import Source
 from search.components.tables import Parts
 from search.features import Place
+from search.record.files import MODEL, RUN_BEST, RUN_TRAIN, RUN_VALIDATION
 from search.setting import Values
 from search.task.metrics import METRICS, Objective
 
@@ -133,7 +134,7 @@ def train(
     if saved:
         done = saving.restore()
         epoch = int(done["epoch"])
-        for part in ("train", "validation"):
+        for part in (RUN_TRAIN, RUN_VALIDATION):
             with Events(configuration.tensorboard / part) as events:
                 events.forget(epoch)
         try:
@@ -194,7 +195,7 @@ def export(
     from search import machine
     from search.trial import explanation
 
-    path = folder / "model.keras"
+    path = folder / MODEL
     _, whole = _best(pool, configuration, epoch)
     whole.save(path)
     custom = {type(layer).__name__: type(layer) for layer in whole.layers if not _of_keras(layer)}
@@ -278,7 +279,7 @@ def show_tested(configuration: Configuration, exported: Exported, folder: Path) 
     """
     from search.trial import explanation
 
-    place, run = configuration.place, configuration.tensorboard / "best"
+    place, run = configuration.place, configuration.tensorboard / RUN_BEST
     explanation.write_tested(place, exported.model, exported.tested, folder=folder, run=run)
 
 
@@ -302,7 +303,7 @@ def show(pool: "Pool", configuration: Configuration, epoch: int, exported: Expor
     alone = exported.model if same else keras.models.clone_model(whole)
     alone.set_weights(whole.get_weights())
     answering = exported.answering if same else explanation.answering(alone)
-    place, run = configuration.place, configuration.tensorboard / "best"
+    place, run = configuration.place, configuration.tensorboard / RUN_BEST
     labels, read = place.labels["val"][: explanation.PROJECTED], features.images(place, "val", 0)
     shown = explanation.answers(answering, read, labels, configuration.parameters.whole("batch_size"))
     explanation.write(place, alone, network, shown, run)
