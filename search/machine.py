@@ -24,6 +24,7 @@ PACKAGES = (
     "numpy",
 )
 LOST = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN)
+TRIED = 1 << 20  # bytes that a folder must have room for
 
 
 def versions() -> dict[str, str]:
@@ -126,16 +127,32 @@ def unwritable(folder: Path) -> str | None:
 
 
 def storage_fault(error: BaseException, folder: Path) -> str | None:
-    """That a folder is lost, as one sentence, where that is why an error came; else `None`."""
-    said = str(error)
-    if any(os.strerror(number) in said for number in LOST):
-        return f"{folder} cannot be written: {said.splitlines()[0]}"
+    """That a folder is lost, as one sentence, where that is why an error came; else `None`.
+
+    TensorFlow's errors do not have the system's number: then the folder is tried.
+    """
+    for each in _origins(error):
+        if isinstance(each, OSError) and each.errno in LOST:
+            return f"{folder} cannot be written: {each.strerror}"
     return lost(folder)
 
 
+def _origins(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it came from."""
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def lost(folder: Path) -> str | None:
-    """That a folder is gone or cannot be written, as one sentence; else `None`."""
+    """That a folder is gone, full or cannot be written, as one sentence; else `None`."""
     if not folder.is_dir():
         return f"{folder} cannot be written: {os.strerror(errno.ENOENT)}"
-    fault = unwritable(folder)
-    return fault and f"{folder} cannot be written: {fault}"
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(TRIED))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return f"{folder} cannot be written: {error.strerror}"
+    return None

@@ -1,6 +1,7 @@
 """What a search meets on somebody's machine: folders, settings and limits that others chose."""
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -270,3 +271,13 @@ def test_the_current_folder_is_gone(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: the current folder is gone: change into one that is there\n"
+
+
+def test_a_lost_storage_is_known_by_number_or_by_trial(tmp_path: Path) -> None:
+    """A search would end for words in an error of a library, or trials fail one by one on a disk that is full."""
+    full = RuntimeError("it could not be saved")
+    full.__cause__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert machine.storage_fault(full, tmp_path) == f"{tmp_path} cannot be written: No space left on device"
+    assert machine.storage_fault(ValueError("No space left on device"), tmp_path) is None
+    assert machine.storage_fault(ValueError("no"), tmp_path / "gone") is not None

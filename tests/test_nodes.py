@@ -10,7 +10,7 @@ from PIL import Image
 
 from search.data import store
 from search.machine import versions
-from search.request.requirements import Question, differences, digest, look
+from search.request.requirements import Answer, Question, differences, digest, look
 from search.request.resources import Resources
 
 
@@ -43,7 +43,7 @@ def question(tmp_path: Path) -> Question:
 
 def test_a_node_that_is_as_it_should_be(question: Question) -> None:
     """A good node is refused; or the driver cannot see that the storage is one."""
-    assert look(question, "the-node", gpus=0) == []
+    assert look(question, "the-node", gpus=0) == Answer([], stored=True)
     assert question.mark.with_name("the-node").exists()
 
 
@@ -100,7 +100,7 @@ FAULTS = {
 @pytest.mark.parametrize(("fault", "said"), FAULTS.items(), ids=[fault.__name__ for fault in FAULTS])
 def test_a_fault_is_named(question: Question, fault: Any, said: str) -> None:
     """It shows itself in the first trial, or as a result that is wrong."""
-    (found,) = look(fault(question), "the-node", gpus=0)
+    (found,) = look(fault(question), "the-node", gpus=0).faults
 
     assert said in found
 
@@ -111,13 +111,13 @@ def test_all_faults_are_named_at_once(question: Question) -> None:
         if fault not in (no_images, no_weights, no_room):
             question = fault(question)
 
-    assert len(look(question, "the-node", gpus=0)) == 4
+    assert len(look(question, "the-node", gpus=0).faults) == 4
 
 
 @pytest.mark.slow
 def test_gpus_that_tensorflow_does_not_see(question: Question) -> None:
     """Trials run on the CPU of a GPU machine for days. No test machine has seven."""
-    (found,) = look(replace(question, gpus=True), "the-node", gpus=7)
+    (found,) = look(replace(question, gpus=True), "the-node", gpus=7).faults
 
     assert "Ray has 7 GPUs there, TensorFlow sees" in found
 

@@ -21,11 +21,10 @@ from search.errors import NodeError, RequestError
 from search.record.files import Files
 from search.record.objects import Objects, joined
 from search.request.request import Request
-from search.request.requirements import MARK, Question, digest, look, stored
+from search.request.requirements import MARK, Answer, Question, digest, look, stored
 
 PATIENCE_S = 120.0
 NFS_PATIENCE_S = 15.0  # a shared folder may show a new file late
-SILENT = ("gave no answer", "cannot run this project's code")
 
 
 def demand_ready(request: Request) -> Question:
@@ -52,9 +51,9 @@ def demand_ready(request: Request) -> Question:
         question = _question(request, mark, uri)
         answers = _ask(list(asked), question)
         faults = []
-        for node, wrong in answers.items():
-            written = not any(fault.startswith(("storage ", *SILENT)) for fault in wrong)
-            if written and not _seen(mark.with_name(node), uri):
+        for node, answer in answers.items():
+            wrong = list(answer.faults)
+            if answer.stored and not _seen(mark.with_name(node), uri):
                 wrong.append(f"storage {request.storage} is one of its own there, not the one that is shared")
             faults += [f"{_name(nodes[node])}: {fault}" for fault in wrong]
     if faults:
@@ -90,7 +89,7 @@ def demand_fit(question: Question, fit: set[str]) -> None:
         faults = stored(question, node)
     else:
         (about,) = [about for about in ray.nodes() if about["NodeID"] == node]
-        faults = look(question, node, about["Resources"].get("GPU", 0))
+        faults = look(question, node, about["Resources"].get("GPU", 0)).faults
     if faults:
         raise NodeError(node, this_node(), faults)
     fit.add(node)
@@ -152,7 +151,7 @@ def _question(request: Request, mark: Path, uri: str) -> Question:
     )
 
 
-def _ask(nodes: list[str], question: Question) -> dict[str, list[str]]:
+def _ask(nodes: list[str], question: Question) -> dict[str, Answer]:
     """What is wrong on each node; that it cannot answer may be."""
     task = ray.remote(num_cpus=0, max_retries=0)(look)
     gpus = {node["NodeID"]: node["Resources"].get("GPU", 0) for node in ray.nodes()}
@@ -166,12 +165,13 @@ def _ask(nodes: list[str], question: Question) -> dict[str, list[str]]:
     answers = {}
     for reference, node in asked.items():
         if reference not in done:
-            answers[node] = [f"{SILENT[0]} within {PATIENCE_S:g} s"]
+            answers[node] = Answer([f"gave no answer within {PATIENCE_S:g} s"], stored=False)
             continue
         try:
             answers[node] = ray.get(reference)
         except ray.exceptions.RayError as error:
-            answers[node] = [f"{SILENT[1]}: {str(error).strip().splitlines()[-1]}"]
+            said = str(error).strip().splitlines()[-1]
+            answers[node] = Answer([f"cannot run this project's code: {said}"], stored=False)
     return answers
 
 

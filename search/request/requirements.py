@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from search import machine
 from search.data import store
@@ -61,19 +62,32 @@ def differences(here: Mapping[str, str]) -> list[str]:
     ]
 
 
-def look(question: Question, node: str, gpus: float) -> list[str]:
-    """Look around on a node; return what is wrong there.
+class Answer(NamedTuple):
+    """What a node says.
+
+    Args:
+        faults: what is wrong there.
+        stored: whether it has found the storage, and left its mark there.
+    """
+
+    faults: list[str]
+    stored: bool
+
+
+def look(question: Question, node: str, gpus: float) -> Answer:
+    """Look around on a node.
 
     Args:
         node: its id.
         gpus: how many Ray says that it has.
     """
-    faults = [*stored(question, node), *_data(question), *_files(question.files), *_cache(question)]
+    missing = stored(question, node)
+    faults = [*missing, *_data(question), *_files(question.files), *_cache(question)]
     if question.gpus and gpus != (seen := tensorflow_gpus()):
         faults.append(
             f"Ray has {gpus:g} GPUs there, TensorFlow sees {seen}; check the driver, and tensorflow[and-cuda]"
         )
-    return faults + differences(question.versions)
+    return Answer(faults + differences(question.versions), not missing)
 
 
 def stored(question: Question, node: str) -> list[str]:
