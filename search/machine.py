@@ -7,11 +7,11 @@ import math
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 PACKAGES = (
     "finetune-search",
@@ -90,22 +90,37 @@ def gpus() -> int:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
-    if not (program := shutil.which("nvidia-smi")):
-        return 0
-    listed = subprocess.run([program, "-L"], capture_output=True, text=True, check=False)
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    return len(_memories())
 
 
 @functools.cache
 def gpu_memory() -> int:
-    """Bytes of memory of the smallest GPU; 0 without one."""
-    if not gpus():
-        return 0
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    """Bytes of memory of the smallest GPU; 0 without one, or where the driver does not say."""
+    return min(_memories(), default=0) if gpus() else 0
+
+
+def _memories() -> list[int]:
+    """Bytes of memory of each of NVIDIA's GPUs; 0 where the driver does not say."""
+    import pynvml
+
     try:
-        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        return min(int(mebibytes) for mebibytes in listed.split()) << 20
-    except (OSError, ValueError, subprocess.CalledProcessError):
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:  # no driver
+        return []
+    try:
+        return [_memory(pynvml.nvmlDeviceGetHandleByIndex(number)) for number in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:
+        return []
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _memory(device: Any) -> int:
+    import pynvml
+
+    try:
+        return int(pynvml.nvmlDeviceGetMemoryInfo(device).total)
+    except pynvml.NVMLError:  # a GPU that is divided (MIG) does not say to everybody
         return 0
 
 

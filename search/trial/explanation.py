@@ -5,7 +5,6 @@ exported, also what it makes of the test images, there and beside the model, for
 """
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import Any
 
 import keras
 import numpy as np
+from google.protobuf import text_format
 from PIL import Image, ImageDraw, ImageFont
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from search.backbone.backbones import without_xla
 from search.cache import Array
@@ -246,10 +247,8 @@ def project(run: Path, shown: Answers, classes: Sequence[str], names: Sequence[A
         sprite.paste(small, (index % across * THUMBNAIL, index // across * THUMBNAIL))
     sprite.save(run / "sprite.png")
     named = f"penultimate features of {len(pixels)} validation images"
-    shape = f"single_image_dim: {THUMBNAIL} single_image_dim: {THUMBNAIL}"
-    (run / "projector_config.pbtxt").write_text(
-        f"embeddings {{\n  tensor_name: {json.dumps(named)}\n"
-        '  tensor_path: "features.tsv"\n  metadata_path: "labels.tsv"\n'
-        f'  sprite {{ image_path: "sprite.png" {shape} }}\n}}\n',
-        "utf-8",
-    )
+    config = ProjectorConfig()
+    shown_there = config.embeddings.add(tensor_name=named, tensor_path="features.tsv", metadata_path="labels.tsv")
+    shown_there.sprite.image_path = "sprite.png"
+    shown_there.sprite.single_image_dim.extend([THUMBNAIL, THUMBNAIL])
+    (run / "projector_config.pbtxt").write_text(text_format.MessageToString(config, as_utf8=True), "utf-8")
