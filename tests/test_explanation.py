@@ -13,9 +13,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
+from search.task.task import TASKS
 from search.trial import explanation, tensorboard
 from search.trial.explanation import Answers
 
+TASK = TASKS["classes"]
 SIZE = 8
 CLASSES = ["dark", "light"]
 
@@ -23,7 +25,7 @@ CLASSES = ["dark", "light"]
 def answers(probabilities: list[float], labels: list[int]) -> Answers:
     """Two classes; `probabilities` are those of the second."""
     second = np.array(probabilities)
-    return Answers(np.zeros((len(labels), 3)), np.stack([1 - second, second], axis=1), np.array(labels))
+    return Answers(np.zeros((len(labels), 3)), np.stack([1 - second, second], axis=1), np.array(labels), TASK)
 
 
 MIXED = answers([0.9, 0.2, 0.6, 0.99, 0.3], [1, 0, 0, 0, 1])
@@ -97,7 +99,9 @@ def test_a_network_without_a_map_has_nothing_to_show() -> None:
 
 def test_features_are_what_the_last_layer_gets(model: Any, pixels: Any) -> None:
     """The projector would show something else, or the figures be those of another model."""
-    found = explanation.answers(explanation.answering(model), pixels.__getitem__, np.array([0, 1]), batch_size=1)
+    found = explanation.answers(
+        explanation.answering(model), pixels.__getitem__, np.array([0, 1]), batch_size=1, task=TASK
+    )
 
     assert found.features == pytest.approx(pixels.sum(axis=3).mean(axis=(1, 2))[:, None])
     assert found.probabilities == pytest.approx(np.asarray(model(pixels)), abs=1e-6)
@@ -106,7 +110,9 @@ def test_features_are_what_the_last_layer_gets(model: Any, pixels: Any) -> None:
 def test_no_more_images_than_labels(model: Any) -> None:
     """Of many validation images the last batch would be whole, and the winner of a large search not be exported."""
     many = np.zeros((7, SIZE, SIZE, 3), "uint8")
-    found = explanation.answers(explanation.answering(model), many.__getitem__, np.zeros(5, int), batch_size=2)
+    found = explanation.answers(
+        explanation.answering(model), many.__getitem__, np.zeros(5, int), batch_size=2, task=TASK
+    )
 
     assert len(found.features) == len(found.probabilities) == len(found.predicted) == 5
 
@@ -131,7 +137,7 @@ def test_tensorboard_reads_what_is_written(tmp_path: Path, model: Any, pixels: A
     network: Any = SimpleNamespace(suffix=model)
     monkeypatch.setattr(explanation, "images", lambda *_: pixels.__getitem__)
     tested = answers([0.2, 0.9], [0, 0])
-    shown = explanation.answers(explanation.answering(model), pixels.__getitem__, place.labels["val"], 2)
+    shown = explanation.answers(explanation.answering(model), pixels.__getitem__, place.labels["val"], 2, TASK)
     explanation.write_tested(place, model, tested, folder=tmp_path, run=tmp_path / "run")
     explanation.write(place, model, network, shown, tmp_path / "run")
     read = EventAccumulator(str(tmp_path / "run"))

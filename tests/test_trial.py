@@ -1005,7 +1005,8 @@ def test_the_mean_of_several_trials_is_exported_where_it_is_better(head: Ran, tr
 
 def evaluated(model: Any, place: Place) -> tuple[float, float]:
     """Loss and accuracy of an exported model on the validation images."""
-    said = explanation.answers(explanation.answering(model), features.images(place, "val", 0), place.labels["val"], 32)
+    read, task = features.images(place, "val", 0), place.dataset.target.task
+    said = explanation.answers(explanation.answering(model), read, place.labels["val"], 32, task)
     return said.loss, said.accuracy
 
 

@@ -114,13 +114,13 @@ def _trained(pool: Any, place: Any, source: Any, plane: Plane, *, rate: float, t
     scratch = place.cache / "trials" / str(uuid.uuid4())
     asked = Space({}, Budget(1, EPOCHS))
     parameters = asked.parameters({**FIXED, **plane._asdict(), "learning_rate": rate, "stop_patience": EPOCHS + 1})
-    parts, classes = asked.parts(parameters), len(place.dataset.classes)
+    parts, target = asked.parts(parameters), place.dataset.target
     configuration = training.Configuration(
         "0000", parameters, parts, EPOCHS, place.seed, Objective(), source.name, source.weights, place, True,
         folder=scratch / "trial", tensorboard=scratch / "events",
     )  # fmt: skip
     start = features.nearest(place, len(place.shapes) - plane.unfreeze_depth)
-    network = pool.network(source, parts, parameters, classes, start)
+    network = pool.network(source, parts, parameters, target, start)
     assert start.cut == len(place.shapes) - plane.unfreeze_depth, "the features of this cut are not kept"  # noqa: S101
     labels, counts = place.labels["test"], {split: len(place.labels[split]) for split in ("val", "test")}
     curve: dict[str, list[float]] = {"val": [], "loss": [], "test": [], "seconds": []}

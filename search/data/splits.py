@@ -15,6 +15,7 @@ from search.data.folders import LAYOUTS, SPLITS, printable
 from search.data.reading import ALL_GREYS, Greys, Header, together
 from search.data.scan import Found
 from search.errors import DataError
+from search.task.task import TASKS, Target
 
 _MOST_HELD_OUT_FIRST = ("test", "val", "train")
 _LISTED, _KINDS = 20, 8
@@ -35,6 +36,11 @@ class Dataset:
     digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # SHA-256 in hex of each content
     greys: Greys = ALL_GREYS  # what images with more than 8 bits of grey are scaled by
     advice: tuple[str, ...] = ()  # what to do where it cannot be used, a line each
+
+    @property
+    def target(self) -> Target:
+        """What is predicted of each image."""
+        return Target(TASKS["classes"], len(self.classes))
 
     @property
     def counts(self) -> dict[str, int]:

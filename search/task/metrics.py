@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from search.task.task import likeliest
+
 Labels = NDArray[np.integer]
 Probabilities = NDArray[np.floating]
 
@@ -155,7 +157,7 @@ def of_answers(labels: Labels, probabilities: Probabilities) -> dict[str, float]
 
 def _counts(labels: Labels, probabilities: Probabilities) -> tuple[NDArray[np.integer], ...]:
     """Of each class: its images, those that are right, and those that were taken for it."""
-    told, classes = probabilities.argmax(1), probabilities.shape[1]
+    told, classes = likeliest(probabilities), probabilities.shape[1]
     counted = (labels, labels[told == labels], told)
     return tuple(np.bincount(each, minlength=classes) for each in counted)
 

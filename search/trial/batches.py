@@ -16,6 +16,7 @@ import tensorflow as tf
 from search.cache import Array
 from search.features import Read, Start
 from search.task import metrics
+from search.task.task import Task
 
 STEPS_PER_EXECUTION = 32
 
@@ -26,16 +27,17 @@ class Split:
     Args:
         shape: of one row; `dtype` of its values.
         resident: whether the rows lie whole on the training device; else they are read batch by batch.
+        task: says what a label is.
 
     Attributes:
-        answers: (rows, classes), what the network said of each row when it was last evaluated.
+        answers: (rows, outputs), what the network said of each row when it was last evaluated.
         nbytes: of the rows that lie on the device.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: str, resident: bool) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: str, resident: bool, task: Task) -> None:
         self._shape, self._dtype = shape, dtype
         self._order = _variable((None,), "int32")
-        self._labels = _variable((None,), "int32")
+        self._labels = _variable((None, *task.label_shape), task.label_dtype)
         self._weights = _variable((None,), "float32")
         self._batch_size = _variable((), "int32")
         self._first = _variable((), "int32")
@@ -95,7 +97,7 @@ class Split:
         return self._order[first : first + self._batch_size]
 
     def batch(self, step: Any) -> tuple[Any, Any]:
-        """The rows of a step, (batch, …), and their labels, (batch,)."""
+        """The rows of a step, (batch, …), and their labels, (batch, …)."""
         rows = self.rows(step)
         if self._table is not None:
             values = tf.gather(self._table, self._first + rows)
@@ -119,9 +121,9 @@ class Fitted(keras.Model):  # type: ignore[misc]
 
     train: Split
     val: Split
+    task: Task
     mixup: Any = None  # the layer that mixes features, where any does
     _validated: Any = None  # the rows of the step that is being traced
-    _cross_entropy = keras.losses.SparseCategoricalCrossentropy()
 
     def train_step(self, data: Any) -> Any:
         """One step, on the batch of its number."""
@@ -139,14 +141,14 @@ class Fitted(keras.Model):  # type: ignore[misc]
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        """In training the trial's loss; in validation the cross-entropy, so that trials compare whatever theirs is."""
+        """In training the trial's loss; in validation the task's, so that trials compare whatever theirs is."""
         if training and self.mixup:
             share, weight = self.mixup.share, sample_weight
             own = super().compute_loss(x, y, y_pred, weight, training)
             return share * own + (1 - share) * super().compute_loss(x, y[::-1], y_pred, weight[::-1], training)
         if training:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        return self._cross_entropy(y, y_pred)
+        return keras.ops.mean(keras.losses.get(self.task.loss)(y, y_pred))
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Keras's own."""

@@ -23,6 +23,7 @@ from search.internals import of_keras
 from search.record import files
 from search.record.record import write_json
 from search.task import metrics
+from search.task.task import Task
 from search.trial.model import Network
 from search.trial.tensorboard import Events
 
@@ -40,16 +41,18 @@ class Answers:
         features: (images, channels), what its last layer gets.
         probabilities: (images, classes).
         labels: (images,), the true classes.
+        task: says what the probabilities mean.
     """
 
     features: Array
     probabilities: Array
     labels: Array
+    task: Task
 
     @property
     def predicted(self) -> Array:
-        """(images,), the likeliest classes."""
-        return np.asarray(self.probabilities.argmax(axis=1))
+        """(images,), what the probabilities say."""
+        return self.task.answer(self.probabilities)
 
     @property
     def confusion(self) -> Array:
@@ -76,7 +79,7 @@ class Answers:
     def mistakes(self, limit: int) -> list[int]:
         """The images that the model was most sure of and wrong about, the surest first."""
         wrong = np.flatnonzero(self.predicted != self.labels)
-        surest = np.argsort(-self.probabilities[wrong].max(axis=1), kind="stable")
+        surest = np.argsort(-self.task.confidence(self.probabilities[wrong]), kind="stable")
         return [int(index) for index in wrong[surest][:limit]]
 
 
@@ -85,12 +88,12 @@ def answering(model: keras.Model) -> keras.Model:
     return without_xla(keras.Model(model.inputs[0], [model.layers[-1].input, model.outputs[0]]))
 
 
-def answers(model: keras.Model, read: Read, labels: Array, batch_size: int) -> Answers:
+def answers(model: keras.Model, read: Read, labels: Array, batch_size: int, task: Task) -> Answers:
     """What `answering` gives of the first images, as many as there are labels."""
     ends = [min(row + batch_size, len(labels)) for row in range(0, len(labels), batch_size)]
     parts = [model.predict_on_batch(read(slice(row, end))) for row, end in zip([0, *ends], ends, strict=False)]
     features, probabilities = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Answers(features, probabilities, labels)
+    return Answers(features, probabilities, labels, task)
 
 
 def activation(model: keras.Model, pixels: Array, classes: Array) -> Array | None:
@@ -177,7 +180,7 @@ def _mistakes(place: Place, model: keras.Model, answers: Answers, split: str, li
     for number, row in enumerate(rows):
         true, predicted = classes[answers.labels[row]], classes[answers.predicted[row]]
         named = {"image": str(place.dataset.items[split][row]), "true": true, "predicted": predicted}
-        about = {**named, "confidence": float(answers.probabilities[row].max())}
+        about = {**named, "confidence": float(answers.task.confidence(answers.probabilities[[row]])[0])}
         found.append(_Mistake(about, beside(pixels[number], None if spoke is None else spoke[number])))
     return found
 

@@ -17,9 +17,8 @@ from search.components.schedules import factors
 from search.components.tables import Parts
 from search.features import IMAGES, Start
 from search.setting import Values
+from search.task.task import Target
 from search.trial.batches import STEPS_PER_EXECUTION, Fitted, Split
-
-LOSS = "sparse_categorical_crossentropy"
 
 
 class InInference(keras.layers.Layer):  # type: ignore[misc]
@@ -138,12 +137,13 @@ class Network:
 
 
 def build(
-    backbone: Backbone, parts: Parts, values: Values, classes: int, *, start: Start, splits: tuple[Split, Split]
+    backbone: Backbone, parts: Parts, values: Values, target: Target, *, start: Start, splits: tuple[Split, Split]
 ) -> Network:
     """Join the frozen blocks between the start and the trial's cut, the blocks that are trained, and a new head.
 
     Args:
         values: the trial's parameters.
+        target: what is predicted.
         start: where the features come from.
         splits: what is trained on, and what is validated on.
     """
@@ -153,14 +153,14 @@ def build(
     features = keras.Input(_shape(backbone, cut), dtype=trained.inputs[0].dtype, name="features")
     pooled = pool(InInference(trained)(features)) if unfreeze_depth else features
     dropout, hidden = Dropout(), tuple(parts.head.build(values))
-    head = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")
+    head = keras.layers.Dense(target.outputs, activation=target.task.activation, dtype="float32", name="probabilities")
     suffix = keras.Model(features, head(through(hidden, dropout(pooled))), name="suffix")
     given = keras.Input(start.shape, dtype=start.dtype, name="start")
     mixup = Mixup() if values["mixup"] else None
     frozen = _frozen(backbone, given, start.cut, cut)
     fitted = Fitted(given, suffix(mixup(frozen) if mixup else frozen), name="network")
     fitted.train, fitted.val = splits
-    fitted.mixup = mixup
+    fitted.task, fitted.mixup = target.task, mixup
     thaw(fitted, suffix)
     variables = {**_variables(parts.loss), **_variables(parts.optimizer)}
     levels = [] if values["layer_decay"] == 1 else _levels(backbone, fitted)
@@ -202,10 +202,11 @@ def _compile(
 ) -> tuple[Array | None, ...]:
     optimizer = scheduled(parts.optimizer.build(variables), levels)
     spread = {"jit_compile": False, "steps_per_execution": STEPS_PER_EXECUTION}
-    fitted.compile(optimizer=optimizer, loss=parts.loss.build(variables), metrics=["accuracy"], **spread)
+    fitted.compile(optimizer=optimizer, loss=parts.loss.build(variables), metrics=[*fitted.task.counted], **spread)
     fitted.optimizer.build(fitted.trainable_variables)
     # Metrics make their variables when they are first used; made in a step, they would have it traced twice.
-    fitted.compute_metrics(None, np.zeros(1), np.eye(1, fitted.output_shape[-1]))
+    labels = np.zeros((1, *fitted.task.label_shape))
+    fitted.compute_metrics(None, labels, np.eye(1, fitted.output_shape[-1]))
     return tuple(None if len(variable.shape) else np.asarray(variable) for variable in fitted.optimizer.variables)
 
 
@@ -281,13 +282,14 @@ def _drawn(network: Network, parts: Parts, values: Values, seed: int) -> list[Ar
 def whole(backbone: Backbone, network: Network) -> keras.Model:
     """The whole network as a model that stands alone, with the weights that both have now.
 
-    It takes raw images (batch, size, size, 3) in [0, 255] and is made of Keras's own layers, but for those of a head
-    of the space's own. It is compiled, so
-    that it can be evaluated; plain SGD has no state, for whose lack Keras would warn on loading.
+    It takes raw images (batch, size, size, 3) in [0, 255]. All layers are Keras's own, except those of a head that the
+    space declares. It is compiled, so that it can be evaluated, with plain SGD, which has no state: Keras would warn on
+    loading where the state of an optimizer is missing.
     """
     images = keras.Input(backbone.network.input_shape[1:], name="images")
     features = between(backbone, IMAGES, len(backbone.blocks))(backbone.preprocess(images))
     dropped = keras.layers.Dropout(float(network.dropout.rate), name="dropout")(pool(features))
+    task = network.fitted.task
     alone = keras.Model(images, network.head(through(network.hidden, dropped)), name="network")
-    alone.compile(optimizer="sgd", loss=LOSS, metrics=["accuracy"], jit_compile=False)
+    alone.compile(optimizer="sgd", loss=task.loss, metrics=[*task.counted], jit_compile=False)
     return alone

@@ -72,12 +72,12 @@ def head(
 def _trained(
     pool: Pool, source: Source, place: Place, objective: Objective, *, top: Head, shape: Mapping[str, Value]
 ) -> list[Array]:
-    start, classes = features.nearest(place, len(place.shapes)), len(place.dataset.classes)
+    start, target = features.nearest(place, len(place.shapes)), place.dataset.target
     size = max(1, min(BATCH_SIZE, len(place.labels["train"]) // STEPS))
     values = Values({**DEFAULTS, **shape, **PARAMETERS, "batch_size": size})
     parts = Parts(top, LOSSES["cross_entropy"], OPTIMIZERS["adam"], SCHEDULES["constant"])
-    network = pool.network(source, parts, values, classes, start)
-    counts = np.bincount(place.labels["train"], minlength=classes)
+    network = pool.network(source, parts, values, target, start)
+    counts = np.bincount(place.labels["train"], minlength=target.outputs)
     model.reset(network, parts, values, place.seed, None, counts=counts, epochs=EPOCHS)
     watched = {"monitor": objective.metric, "mode": objective.mode}
     steps = [

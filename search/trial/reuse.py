@@ -18,6 +18,7 @@ from search.cache import Array
 from search.components.tables import Parts
 from search.features import Start
 from search.setting import Values
+from search.task.task import Target, Task
 from search.trial import model
 from search.trial.batches import Split
 from search.trial.model import Network
@@ -67,7 +68,7 @@ class Pool:
             _restore(kept)
         return kept.backbone
 
-    def network(self, source: Source, parts: Parts, values: Values, classes: int, start: Start) -> Network:
+    def network(self, source: Source, parts: Parts, values: Values, target: Target, start: Start) -> Network:
         """A network whose backbone has its weights as they were loaded; the rest is for `model.reset`.
 
         One is built only for what forces a new trace: another unfreeze depth or start, another head, loss or optimizer.
@@ -77,11 +78,11 @@ class Pool:
         """
         kept, room = self._of(source), int(RESIDENT_SHARE * machine.gpu_memory())
         _restore(kept)
-        like = (start.cut, start.dtype, start.nbytes <= room)
+        like = (start.cut, start.dtype, start.nbytes <= room, target.task)
         splits = _splits(kept, like, start, room)
-        key = (values["unfreeze_depth"], classes, parts.built(values), *like)
+        key = (values["unfreeze_depth"], target, parts.built(values), *like)
         found = kept.networks.get(key)
-        found = found or model.build(kept.backbone, parts, values, classes, start=start, splits=splits)
+        found = found or model.build(kept.backbone, parts, values, target, start=start, splits=splits)
         kept.networks[key] = kept.used = found
         model.thaw(found.fitted, found.suffix)
         return found
@@ -111,11 +112,11 @@ def _restore(kept: _Kept) -> None:
     kept.used = None
 
 
-def _splits(kept: _Kept, like: tuple[int, str, bool], start: Start, room: int) -> tuple[Split, Split]:
+def _splits(kept: _Kept, like: tuple[int, str, bool, Task], start: Start, room: int) -> tuple[Split, Split]:
     """What a network reads that starts so; what others read stays on the GPU as long as there is room for all.
 
     Args:
-        like: the cut, the type of number, and whether all of it lies on the GPU.
+        like: the cut, the type of number, whether all of it lies on the GPU, and the task.
         room: there, in bytes.
     """
     own = kept.splits.pop(like, None)
@@ -123,5 +124,7 @@ def _splits(kept: _Kept, like: tuple[int, str, bool], start: Start, room: int) -
         held = sum(other.nbytes for pair in kept.splits.values() for other in pair)
         if not split.nbytes or held + start.nbytes > room:
             split.close()
-    kept.splits[like] = own or (Split(start.shape, start.dtype, like[-1]), Split(start.shape, start.dtype, like[-1]))
-    return kept.splits[like]
+    _, dtype, resident, task = like
+    train, val = own or (Split(start.shape, dtype, resident, task), Split(start.shape, dtype, resident, task))
+    kept.splits[like] = train, val
+    return train, val

@@ -204,7 +204,8 @@ def export(
 
     def asked(split: str) -> "Answers":
         place = configuration.place
-        return explanation.answers(answering, features.images(place, split, 0), place.labels[split], size)
+        read, task = features.images(place, split, 0), place.dataset.target.task
+        return explanation.answers(answering, read, place.labels[split], size, task)
 
     tested = asked("test")
     about = _mixed(pool, configuration, others, model, lambda: asked("val")) if others else {}
@@ -215,7 +216,7 @@ def export(
     first = features.images(configuration.place, "test", 0)(slice(0, 1))
     figures = {
         **_of_test(tested),
-        "confusion_matrix": tested.confusion.tolist(),
+        **({"confusion_matrix": tested.confusion.tolist()} if tested.task.confusion else {}),
         "model_bytes": path.stat().st_size,
         "latency_ms": _latency_ms(lambda: answering.predict_on_batch(first)),
         "latency_on": "GPU" if machine.gpu_memory() else "CPU",
@@ -305,7 +306,8 @@ def show(pool: "Pool", configuration: Configuration, epoch: int, exported: Expor
     answering = exported.answering if same else explanation.answering(alone)
     place, run = configuration.place, configuration.tensorboard / RUN_BEST
     labels, read = place.labels["val"][: explanation.PROJECTED], features.images(place, "val", 0)
-    shown = explanation.answers(answering, read, labels, configuration.parameters.whole("batch_size"))
+    size, task = configuration.parameters.whole("batch_size"), place.dataset.target.task
+    shown = explanation.answers(answering, read, labels, size, task)
     explanation.write(place, alone, network, shown, run)
 
 
@@ -334,8 +336,8 @@ def _network(pool: "Pool", configuration: Configuration, head: list[Any] | None)
 
     values, parts, place = configuration.parameters, configuration.parts, configuration.place
     start = features.nearest(place, len(place.shapes) - values.whole("unfreeze_depth"))
-    classes = len(place.dataset.classes)
-    network = pool.network(configuration.source, parts, values, classes, start)
-    counts = np.bincount(place.labels["train"], minlength=classes)
+    target = place.dataset.target
+    network = pool.network(configuration.source, parts, values, target, start)
+    counts = np.bincount(place.labels["train"], minlength=target.outputs)
     model.reset(network, parts, values, configuration.seed, head, counts=counts, epochs=configuration.epochs)
     return network, start
