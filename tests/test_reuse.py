@@ -403,6 +403,7 @@ def test_a_table_on_the_device_gives_the_same_numbers(
     assert [len(np.asarray(table)) for table in tables] == [0, 0], "it takes the memory of the next trial"
 
 
+@pytest.mark.slow
 def test_features_stay_on_the_device_while_there_is_room(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every trial would read them anew, which takes as long as some epochs; or the device runs out of memory."""
     read: list[int] = []
@@ -433,6 +434,7 @@ def test_features_stay_on_the_device_while_there_is_room(trials: Trials, monkeyp
     assert reads(**shallower)[:1] == [40], "another view's features pass for this one's"
 
 
+@pytest.mark.slow
 def test_nothing_is_left_to_xla(trials: Trials, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU, Keras would have it compile the features' pass and the export, half a minute for each model."""
 
