@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import plotly.graph_objects as go
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
@@ -22,8 +23,9 @@ from PIL import Image
 from search.record import record, states
 from search.record.record import Record
 from search.report import __main__ as report
-from search.report import analysis, charts, comparison, console, page
+from search.report import analysis, charts, comparison, console, page, parts
 from search.report.analysis import Findings
+from search.task.metrics import Objective
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "unfreeze_depth": IntDistribution(0, 2),
@@ -376,7 +378,9 @@ def test_a_mean_of_trials_is_told_with_its_best_one(made: Made) -> None:
     made.won(**figures)
     shown = " ".join(Page(page.page(made.found())).text.split())
     gain = "validation accuracy 0.9000 (trial 0000 alone: 0.8500, on the test images 0.7000)"
-    told = console.tested({**METRICS, "recall": [1.0], "balanced_accuracy": 0.8, "classes": ["cat"], **figures})
+    told = console.tested(
+        {**METRICS, "recall": [1.0], "balanced_accuracy": 0.8, "classes": ["cat"], **figures}, Objective()
+    )
 
     assert told == f"test accuracy of the mean of trials 0000, 0003: 0.8000, balanced over the classes 0.8000; {gain}"
     assert "The mean of trials 0000, 0003 on 15 test images" in shown
@@ -407,7 +411,7 @@ def test_another_objective_is_shown_first(tmp_path: Path) -> None:
     assert re.search(r"1 0001 completed: all epochs 0\.75(00)? 0\.25(00)? ", shown)
     assert "val_auc" in shown
     assert "balanced over the classes 0.8000, test macro F1 0.6250" in console.tested(
-        {**METRICS, "balanced_accuracy": 0.8, **found}
+        {**METRICS, "balanced_accuracy": 0.8, **found}, Objective("val_macro_f1")
     )
 
 
@@ -415,7 +419,9 @@ def test_a_class_that_is_never_found_is_named(made: Made) -> None:
     """With 194 images of one class and 6 of another, 0.97 is told of a model that knows one class alone."""
     counts = [[29, 0], [1, 0]]
     recalls = [recall for _, recall, _, _ in analysis.per_class(counts)]
-    told = console.tested({**METRICS, "test_accuracy": 29 / 30, "recall": recalls, "balanced_accuracy": 0.5})
+    told = console.tested(
+        {**METRICS, "test_accuracy": 29 / 30, "recall": recalls, "balanced_accuracy": 0.5}, Objective()
+    )
     made.won(confusion_matrix=counts, test_accuracy=29 / 30)
     shown = Page(page.page(made.found())).text
 
@@ -476,6 +482,65 @@ def test_text_from_outside_stays_text(made: Made) -> None:
     own = shown.scripts.replace(other.scripts, "")
     assert "<cat>" not in own
     assert "<script>" not in own
+
+
+HOSTILE = """"'></p></script><script>alert(1)</script>&lt;"""
+
+
+def pages(folder: Path, text: str) -> list[str]:
+    """Both pages of a search that has `text` wherever a text can come from outside, and one with it in every part."""
+    made = Made(
+        folder / "photos",
+        settings={**ABOUT["settings"], "backbone": text, text: text},
+        data={**ABOUT["data"], "classes": [text, "dog"], "skipped": [[text, text]], "notes": [text]},
+        versions={text: text},
+        command=text,
+        started=text,
+    )
+    made.trial(adam(2, 1e-3), [0.5, 0.75], "converged")
+    made.failed({**adam(1, 1e-3), "optimizer": text}, text)
+    made.won(classes=[text, "dog"], latency_on=text)
+    (made.record.files.best / "mistakes").mkdir()
+    Image.new("RGB", (4, 2)).save(made.record.files.best / "mistakes" / "00.png")
+    mistake = {"image": text, "picture": "00.png", "true": text, "predicted": "dog", "confidence": 0.5}
+    record.write_json(made.record.files.best / "mistakes.json", [mistake])
+    other = Made(folder / "other", command=text)
+    table = parts.Table([text], [[text]])
+    every = [
+        parts.Paragraph(text),
+        parts.Paragraph(text, warning=True),
+        parts.Key([(text, text)]),
+        parts.Chart(go.Figure(layout={"title": text, "height": 240}), text),
+        table,
+        parts.Details(text, [table]),
+        parts.Pictures([parts.Picture("", text, text)]),
+        parts.Code(text),
+    ]
+    return [
+        page.page(made.found()),
+        comparison.page([made.found(), other.found()]),
+        parts.render("page.html", text, sections=[(text, every)]),
+    ]
+
+
+def test_every_value_is_escaped(tmp_path: Path) -> None:
+    """One value that was forgotten would be markup: a class, a setting, a note, in a table, a caption or a chart."""
+    hostile, plain = (map(Page, pages(tmp_path / name, text)) for name, text in (("a", HOSTILE), ("b", "harmless")))
+
+    for shown, harmless in zip(hostile, plain, strict=True):
+        assert shown.tags == harmless.tags
+        assert shown.text.count(HOSTILE) == harmless.text.count("harmless") > 0
+        assert shown.text.replace(HOSTILE, "harmless") == harmless.text
+
+
+def test_only_plotlys_script_is_not_escaped() -> None:
+    """A template would mark as safe what comes from outside."""
+    folder = Path(parts.__file__).parent
+    templates = "".join(path.read_text("utf-8") for path in folder.glob("*.html"))
+
+    assert re.findall(r"\S*\bsafe\b", templates) == ["plotly|safe"]
+    assert "autoescape" not in templates
+    assert [path.name for path in folder.glob("*.py") if "Markup" in path.read_text("utf-8")] == []
 
 
 def test_the_page_loads_nothing(made: Made) -> None:

@@ -1,14 +1,12 @@
 """Several searches side by side: what was asked differently, and what came of it, on one page."""
 
-import html
 from collections.abc import Sequence
 
 from rich.table import Table
 
-from search.report import analysis, charts
+from search.report import analysis, charts, parts
 from search.report.analysis import Findings
-from search.report.page import chart, counted, document, metrics, table
-from search.task.metrics import METRICS
+from search.report.page import counted, metrics
 
 MISSING = "none"
 
@@ -16,19 +14,14 @@ MISSING = "none"
 def page(searches: Sequence[Findings]) -> str:
     """The page of two searches or more."""
     names = [found.record.folder.name for found in searches]
-    differing = differences(searches)
-    return document(
+    faster = [charts.compared(_of(searches, metric)) for metric in dict.fromkeys(found.metric for found in searches)]
+    return parts.render(
+        "comparison.html",
         " and ".join(names),
-        [
-            "<h2>What came of them?</h2>",
-            table(["", *names], results(searches)),
-            "<h2>Which was faster?</h2>",
-            *(part for metric in METRICS for part in chart(charts.compared(_of(searches, metric)))),
-            "<h2>What was asked differently?</h2>",
-            table(["", *names], differing) if differing else "<p>Nothing: only chance and the machine differ.</p>",
-            "<h2>How are they run again?</h2>",
-            *(f"<pre>{html.escape(found.about['command'])}</pre>" for found in searches),
-        ],
+        results=parts.Table(["", *names], results(searches)),
+        charts=[chart for figure in faster for chart in parts.chart(figure)],
+        differences=parts.Table(["", *names], differences(searches)),
+        commands=[parts.Code(found.about["command"]) for found in searches],
     )
 
 
@@ -56,7 +49,7 @@ def results(searches: Sequence[Findings]) -> list[tuple[str, ...]]:
             {
                 "status": str(found.about["status"]),
                 "trials": counted(found.rows),
-                "objective": METRICS[found.metric].words,
+                "objective": found.objective.words,
                 "best": f"{found.value(best[0]):.4f} (trial {best[0].trial})" if best else MISSING,
                 "test accuracy": f"{tested['test_accuracy']:.4f}" if tested else MISSING,
                 "balanced over the classes": f"{analysis.balanced(tested['confusion_matrix']):.4f}"
