@@ -80,7 +80,7 @@ def measure(kind: str, sampler: str, trials: int, slots: int) -> dict[str, Any]:
             recorder = Recorder(
                 record,
                 asked.space,
-                Display(console(), asked.space.budget, record.rows, asked.space.objective.metric),
+                Display(console(), asked.space.budget, record.rows, asked.space.objective),
                 searcher=searcher,
                 scheduler=Scheduler(asked.rule, record),
                 ask_to_pause=_nothing,

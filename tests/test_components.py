@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import math
+import pickle
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -339,7 +341,7 @@ def configured(small: tuple[Source, Place], folder: Path, space: Space, **chosen
         parts=space.parts(parameters),
         epochs=3,
         seed=0,
-        objective=Objective(),
+        objective=space.objective,
         backbone=source.name,
         weights=source.weights,
         place=place,
@@ -524,6 +526,58 @@ def test_a_space_has_components_of_its_own(own: Path) -> None:
     assert space.declaration()["own"] == IN_A_SPACE
     assert space.parts(space.parameters({"head": "bottleneck"})).head.file == str(own)
     assert "bottleneck" not in SETTINGS["head"].choices
+    assert space.objective.metrics["val_least_recall"].file == str(own)
+    assert space.declaration()["metrics"] == {
+        "val_least_recall": {"words": "least validation recall of a class", "mode": "max"}
+    }
+
+
+def test_a_metric_of_a_space_is_told_and_decides(own: Path, small: tuple[Source, Place], tmp_path: Path) -> None:
+    """The best epoch would be that of another metric, or the model have no such figure."""
+    space = load(str(own))
+    configuration = configured(small, tmp_path, space, learning_rate=0.003)
+    reports = trained(configuration)
+    exported = training.export(POOL, configuration, tmp_path, reports[-1]["best_epoch"])
+    now = [report["last_val_least_recall"] for report in reports]
+
+    assert reports[-1]["objective"] == reports[-1]["val_least_recall"] == max(now)
+    assert reports[-1]["best_epoch"] == now.index(max(now)) + 1
+    assert 0 <= exported.figures["test_least_recall"] <= 1
+    assert pickle.dumps(space.objective.of_the_project), "it is sent to a process that has not loaded the space"
+
+
+def test_an_error_in_a_metric_names_the_file_and_the_line(
+    own: Path, small: tuple[Source, Place], tmp_path: Path
+) -> None:
+    """The user would look for the fault in the project."""
+    broken = IN_A_SPACE.replace("    right = ", "    right = no_such = None\n    right['x'] = ")
+    own.write_text(broken)
+    space = load(str(own))
+    with pytest.raises(TypeError) as raised:
+        trained(configured(small, tmp_path, space))
+    asked: Any = SimpleNamespace(space=space)
+    line = broken[: broken.index("    right['x']")].count("\n") + 1
+
+    assert worker._where(raised.value, asked) == f"{own}, line {line}: "
+
+
+@pytest.mark.parametrize(
+    ("metrics", "fault"),
+    [
+        ({"val_auc": Metric("x", "max", of=lambda *_: 0.0)}, "own['metric']: 'val_auc' is one of the project's"),
+        ({"cost": Metric("x", "min", of=lambda *_: 0.0)}, "own['metric']: 'cost' must begin with val_"),
+        ({"val_cost": Metric("x", "min")}, "own['metric']['val_cost'] must be a Metric with a function"),
+        (
+            {"val_cost": Metric("x", "less", of=lambda *_: 0.0)},
+            "own['metric']['val_cost']: mode must be 'max' or 'min'",
+        ),
+    ],
+)
+def test_a_faulty_metric_of_a_space_is_told(metrics: Any, fault: str) -> None:
+    """It would be another one than the user thinks, or end in a traceback after the first epoch."""
+    (found,) = faults(Space({"dropout": Float(0, 0.5)}, Budget(1, 1), own={"metric": metrics}))
+
+    assert found.startswith(fault)
 
 
 @pytest.mark.slow
@@ -581,17 +635,11 @@ def test_an_error_in_a_component_names_the_file_and_the_line(
     own.write_text(BROKEN)
     space = load(str(own))
 
-    class Asked:
-        """What of a request matters here."""
-
-        def __init__(self) -> None:
-            self.space = space
-
     with pytest.raises(KeyError) as raised:
         trained(configured(small, tmp_path, space, head="bottleneck"))
     line = BROKEN[: BROKEN.index("values['no such']")].count("\n") + 1
 
-    asked: Any = Asked()
+    asked: Any = SimpleNamespace(space=space)
     assert worker._where(raised.value, asked) == f"{own}, line {line}: "
     assert worker._where(ValueError("elsewhere"), asked) == ""
 
@@ -646,5 +694,10 @@ def test_a_search_over_a_head_of_its_own(own: Path, toy: Toy, tmp_path: Path) ->
     found = read_search(tmp_path / "results" / "own")
 
     assert found["space"]["own"] == IN_A_SPACE
-    assert "bottleneck_width" in (tmp_path / "results" / "own" / "trials.csv").read_text("utf-8")
+    trials = (tmp_path / "results" / "own" / "trials.csv").read_text("utf-8").splitlines()
+    assert {"bottleneck_width", "val_least_recall"} <= {*trials[0].split(",")}
+    assert "least test recall of a class" in done.stdout
+    shown = (tmp_path / "results" / "own" / "report.html", ["--storage", str(tmp_path / "results")])
+    subprocess.run([sys.executable, "-m", "search.report", "own", *shown[1]], check=True, capture_output=True)
+    assert "least validation recall of a class" in shown[0].read_text("utf-8")
     keras.models.load_model(tmp_path / "results" / "own" / "best" / "model.keras")

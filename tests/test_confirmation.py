@@ -153,9 +153,13 @@ STEADY = [ended(6, 0.8, rate=0.3, seed=8), ended(7, 0.83, rate=0.3, seed=9)]
 
 def test_the_mean_is_of_the_objective() -> None:
     """The means that are shown would be of another figure than those that decide."""
-    losses = ranking.confirmed([*SEARCHED, *STEADY], "val_loss")[STEADY[0].configuration]
+    losses = ranking.confirmed([*SEARCHED, *STEADY], Objective("val_loss"))[STEADY[0].configuration]
     shown = Console(width=200, record=True, file=io.StringIO())
-    shown.print(console.leaderboard(ranking.ranked(SEARCHED, "val_loss"), [*SEARCHED, *STEADY], "val_loss"))
+    shown.print(
+        console.leaderboard(
+            ranking.ranked(SEARCHED, Objective("val_loss")), [*SEARCHED, *STEADY], Objective("val_loss")
+        )
+    )
 
     assert losses.mean == pytest.approx(0.19)
     assert "0.1900 ± 0.0173 (3)" in shown.export_text()
@@ -163,15 +167,15 @@ def test_the_mean_is_of_the_objective() -> None:
 
 def test_the_best_mean_wins() -> None:
     """The luckiest trial would."""
-    best = ranking.ranked([*SEARCHED, *LUCKY, *STEADY], "val_accuracy")
+    best = ranking.ranked([*SEARCHED, *LUCKY, *STEADY], Objective("val_accuracy"))
 
     assert [row.trial for row in best] == ["0007", "0002", "0006", "0001", "0005", "0004", "0000"]
-    assert ranking.ranked([*SEARCHED, *LUCKY, *STEADY], "val_loss")[0].trial == "0007"
+    assert ranking.ranked([*SEARCHED, *LUCKY, *STEADY], Objective("val_loss"))[0].trial == "0007"
 
 
 def test_what_is_shown_are_different_configurations() -> None:
     """Three seeds of one configuration would be compared with each other."""
-    best = ranking.ranked([*SEARCHED, *LUCKY, *STEADY], "val_accuracy")
+    best = ranking.ranked([*SEARCHED, *LUCKY, *STEADY], Objective("val_accuracy"))
 
     assert [row.trial for row in winner.runners_up(best)] == ["0001", "0000"]
     assert winner.runners_up(best[:1]) == []
@@ -179,7 +183,7 @@ def test_what_is_shown_are_different_configurations() -> None:
 
 def test_mean_spread_and_number() -> None:
     """The report would promise more than was measured."""
-    found = ranking.confirmed([*SEARCHED, *LUCKY], "val_accuracy")[SEARCHED[1].configuration]
+    found = ranking.confirmed([*SEARCHED, *LUCKY], Objective("val_accuracy"))[SEARCHED[1].configuration]
 
     assert found.mean == pytest.approx((0.9 + 0.6 + 0.7) / 3)
     assert found.spread == pytest.approx(0.1528, abs=1e-4)
@@ -189,7 +193,7 @@ def test_mean_spread_and_number() -> None:
 def test_a_seed_without_a_model_counts_against_a_configuration() -> None:
     """One that diverges with every other seed would win."""
     diverged = ended(5, 0.99, states.DIVERGED, rate=0.2, seed=9)
-    best = ranking.ranked([*SEARCHED, LUCKY[0], diverged, *STEADY], "val_accuracy")
+    best = ranking.ranked([*SEARCHED, LUCKY[0], diverged, *STEADY], Objective("val_accuracy"))
 
     assert best[0].parameters["learning_rate"] == 0.3
 
@@ -197,10 +201,10 @@ def test_a_seed_without_a_model_counts_against_a_configuration() -> None:
 def test_a_seed_that_was_cut_off_does_not_count() -> None:
     """When the time is up, a configuration would lose for what nobody has seen."""
     cut_off = Row("0005", parameters(0.2, seed=9), states.STOPPED, "time budget used up")
-    found = ranking.confirmed([*SEARCHED, LUCKY[0], cut_off], "val_accuracy")[SEARCHED[1].configuration]
+    found = ranking.confirmed([*SEARCHED, LUCKY[0], cut_off], Objective("val_accuracy"))[SEARCHED[1].configuration]
 
     assert found.seeds == 2
-    assert ranking.confirmed([*SEARCHED, cut_off], "val_accuracy") == {}
+    assert ranking.confirmed([*SEARCHED, cut_off], Objective("val_accuracy")) == {}
 
 
 @pytest.mark.slow
@@ -237,12 +241,12 @@ def test_a_search_that_confirms(tmp_path: Path) -> None:
     assert {row["state"] for row in confirming} == {"completed"}
     assert "mean of seeds" in done.stdout
     record_of = record.read(search)
-    best = ranking.ranked(record_of.rows.values(), "val_accuracy")[0]
+    best = ranking.ranked(record_of.rows.values(), Objective("val_accuracy"))[0]
     metrics = json.loads((search / "best" / "metrics.json").read_text())
     mixed = metrics.get("soup", {"trials": [best.trial]})["trials"]
     assert mixed[0] == metrics["trial"] == best.trial
     assert set(mixed) <= {row["trial"] for row in found}
-    assert console.tested(metrics) in done.stdout
+    assert console.tested(metrics, Objective()) in done.stdout
     assert accuracy_of_the_model(search) == pytest.approx(metrics["test_accuracy"])
-    means = ranking.confirmed(record_of.rows.values(), "val_accuracy")
+    means = ranking.confirmed(record_of.rows.values(), Objective("val_accuracy"))
     assert max(means.values(), key=lambda one: one.mean) == means[best.configuration]

@@ -12,7 +12,7 @@ import pytest
 from search.errors import RequestError, StorageError
 from search.record import ranking, record, states
 from search.record.record import Record, Row
-from search.task.metrics import METRICS
+from search.task.metrics import METRICS, Objective
 
 ADAM = {"unfreeze_depth": 2, "learning_rate": 1e-3, "optimizer": "adam"}
 SGD = {"unfreeze_depth": 0, "learning_rate": 0.1 + 0.2, "optimizer": "sgd", "momentum": 0.9}
@@ -352,7 +352,7 @@ def test_the_winner_is_the_best_of_those_that_can_win() -> None:
     ]
     unstarted = Row("0020", ADAM, states.STOPPED, "time budget used up")
 
-    assert ranking.ranked([*losers, ROWS[1], unstarted, ROWS[0]], "val_accuracy") == [ROWS[0], ROWS[1]]
+    assert ranking.ranked([*losers, ROWS[1], unstarted, ROWS[0]], Objective("val_accuracy")) == [ROWS[0], ROWS[1]]
 
 
 def test_the_objective_decides_then_the_other_metric_then_the_number() -> None:
@@ -363,5 +363,17 @@ def test_the_objective_decides_then_the_other_metric_then_the_number() -> None:
         for trial, (accuracy, loss) in reversed(figures.items())
     ]
 
-    assert [row.trial for row in ranking.ranked(rows, "val_accuracy")] == ["0001", "0002", "0003", "0000", "0004"]
-    assert [row.trial for row in ranking.ranked(rows, "val_loss")] == ["0002", "0003", "0000", "0001", "0004"]
+    assert [row.trial for row in ranking.ranked(rows, Objective("val_accuracy"))] == [
+        "0001",
+        "0002",
+        "0003",
+        "0000",
+        "0004",
+    ]
+    assert [row.trial for row in ranking.ranked(rows, Objective("val_loss"))] == [
+        "0002",
+        "0003",
+        "0000",
+        "0001",
+        "0004",
+    ]

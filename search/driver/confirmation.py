@@ -30,7 +30,7 @@ def due(request: Request, record: Record) -> list[dict[str, Any]]:
     searched = [row for row in record.rows.values() if not row.confirms]
     if not space.confirming or len([row for row in searched if row.state != RUNNING]) < trials:
         return []
-    best = {row.configuration: row for row in reversed(ranked(searched, space.objective.metric))}
+    best = {row.configuration: row for row in reversed(ranked(searched, space.objective))}
     chosen = list(reversed(best.values()))[: space.confirming // FURTHER_SEEDS]
     pairs = [(row, request.seed + further) for row in chosen for further in range(1, FURTHER_SEEDS + 1)]
     return [

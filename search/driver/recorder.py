@@ -24,7 +24,7 @@ from search.record.record import Record, Row
 from search.record.states import ALL_EPOCHS, COMPLETED, FAILED, RUNNING, STOPPED
 from search.report.console import Display
 from search.space.space import Space
-from search.task.metrics import METRICS
+from search.task.metrics import OF_VALIDATION
 from search.trial.tensorboard import Directory
 
 SAME_FAILURE_LIMIT = 3
@@ -34,12 +34,13 @@ REPORTED = (
     "epoch",
     "objective",
     "best_epoch",
-    *METRICS,
-    *(f"last_{name}" for name in METRICS),
     "seconds",
     "ending",
     "reason",
 )
+
+
+FIGURES = (OF_VALIDATION, f"last_{OF_VALIDATION}")  # what the names of a report's metrics begin with
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]
@@ -78,7 +79,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._sign_at = self._began
         self._causes: list[str] = []
         self._deaths: Counter[str] = Counter()
-        leaders = ranked(record.rows.values(), space.objective.metric)
+        leaders = ranked(record.rows.values(), space.objective)
         self._leader = leaders[0] if leaders else None
         self.stopper = _Stopper(self)
         self.bug = ""
@@ -116,7 +117,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         if "failure" in result:
             self._fail(number, result["failure"], result["traceback"])
             return
-        metrics = {name: _plain(result[name]) for name in REPORTED if name in result}
+        metrics = {name: _plain(result[name]) for name in result if name in REPORTED or name.startswith(FIGURES)}
         with self._storing():
             process = f"{result.get('hostname')} {result.get('pid')}"
             rung = self.scheduler.stopped.get(number)
@@ -263,7 +264,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         """The best trial, now that this one has changed."""
         if row.state != RUNNING:
             known = self._record.rows.values() if row.confirms else [self._leader, row]
-            leaders = ranked(filter(None, known), self._space.objective.metric)
+            leaders = ranked(filter(None, known), self._space.objective)
             self._leader = leaders[0] if leaders else None
         return self._leader
 

@@ -104,9 +104,9 @@ class Search:
             raise
         _close(self.record, outcome.status)
         if outcome.status != FAILED:
-            interrupted, metric = outcome.status == INTERRUPTED, self._request.space.objective.metric
+            interrupted, objective = outcome.status == INTERRUPTED, self._request.space.objective
             conclusion(
-                self._shown, self.record, outcome.ranked, outcome.metrics, interrupted=interrupted, metric=metric
+                self._shown, self.record, outcome.ranked, outcome.metrics, interrupted=interrupted, objective=objective
             )
         return outcome
 
@@ -148,7 +148,7 @@ class Search:
                 from search.driver.tune import Trials
 
                 longest = replace(space.budget, epochs=space.longest)
-                display = Display(user, longest, record.rows, space.objective.metric)
+                display = Display(user, longest, record.rows, space.objective)
                 return Trials(self._request, record, display, self._preparation, self._cluster).run()
             except StorageError as error:
                 _close(record, FAILED)

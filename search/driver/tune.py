@@ -81,7 +81,7 @@ class Trials:
                 raise recorder.fault
             if recorder.bug:
                 raise RepeatedFailureError(recorder.bug)
-            best = ranked(record.rows.values(), request.space.objective.metric)
+            best = ranked(record.rows.values(), request.space.objective)
             failed = sum(row.state == FAILED for row in record.rows.values())
             if recorder.pausing:
                 return Outcome(INTERRUPTED, best, failed, metrics={})
@@ -157,7 +157,7 @@ class Trials:
         """
         begun = threading.Event()
         request, work = self._request, self._request.workload
-        probed = request.space.objective if request.space.probed else None
+        probed = request.space.objective.of_the_project if request.space.probed else None
 
         def follow() -> None:
             try:

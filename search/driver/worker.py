@@ -129,7 +129,7 @@ def _train(config: dict[str, Any], asked: Request, deadline: float, pause: Pause
 
 def _where(error: BaseException, request: Request) -> str:
     """The line of the space file that an error comes from, where a component that the space declares made it."""
-    files = {component.file for component in request.space.components()} - {""}
+    files = request.space.files
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
     return f"{lines[-1].filename}, line {lines[-1].lineno}: " if lines else ""
 

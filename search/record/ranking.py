@@ -9,22 +9,22 @@ from typing import Any
 from search.record.record import Row
 from search.record.states import COMPLETED, RUNNING, STOPPED
 from search.setting import Value
-from search.task.metrics import FOLLOWED, METRICS
+from search.task.metrics import FOLLOWED, METRICS, Objective
 
 
-def ranked(rows: Iterable[Row], metric: str) -> list[Row]:
-    """The trials that can win, best first: by `metric` at their best epoch, by accuracy, by loss, then by number.
+def ranked(rows: Iterable[Row], objective: Objective) -> list[Row]:
+    """The trials that can win, best first: by the objective at their best epoch, by accuracy, by loss, then by number.
 
     A trial that diverged or failed cannot win, nor can one that has not ended. Where configurations were confirmed,
     these come first, by their mean over all seeds.
     """
     known = list(rows)
-    means = {configuration: found.mean for configuration, found in confirmed(known, metric).items()}
+    means = {configuration: found.mean for configuration, found in confirmed(known, objective).items()}
 
     def key(row: Row) -> tuple[Any, ...]:
-        own = [METRICS[name].rank(row.value(name)) for name in (metric, *FOLLOWED)]
+        own = [objective.rank(row.value(objective.metric)), *(METRICS[n].rank(row.value(n)) for n in FOLLOWED)]
         mean = means.get(row.configuration)
-        return (mean is None, METRICS[metric].rank(mean), *own, row.trial)
+        return (mean is None, objective.rank(mean), *own, row.trial)
 
     return sorted((row for row in known if row.state in (COMPLETED, STOPPED) and row.best_epoch), key=key)
 
@@ -38,7 +38,7 @@ class Confirmed:
     seeds: int
 
 
-def confirmed(rows: Iterable[Row], metric: str) -> dict[tuple[tuple[str, Value], ...], Confirmed]:
+def confirmed(rows: Iterable[Row], objective: Objective) -> dict[tuple[tuple[str, Value], ...], Confirmed]:
     """The configurations that were run again with other seeds, and how they do over all of them.
 
     A seed with which a configuration gave no model counts as the worst there is; one that was cut off before its first
@@ -48,12 +48,12 @@ def confirmed(rows: Iterable[Row], metric: str) -> dict[tuple[tuple[str, Value],
     again = {row.configuration for row in known if row.confirms}
     found = {}
     for configuration in again:
-        values = [_counted(row, metric) for row in known if row.configuration == configuration]
+        values = [_counted(row, objective) for row in known if row.configuration == configuration]
         spread = statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else 0.0
         found[configuration] = Confirmed(statistics.fmean(values), spread, len(values))
     return found
 
 
-def _counted(row: Row, metric: str) -> float:
-    value = row.value(metric) if row.state in (COMPLETED, STOPPED) else None
-    return METRICS[metric].worst if value is None else value
+def _counted(row: Row, objective: Objective) -> float:
+    value = row.value(objective.metric) if row.state in (COMPLETED, STOPPED) else None
+    return objective.worst if value is None else value

@@ -24,10 +24,10 @@ from search.record.history import Event, History
 from search.record.mirror import Mirror
 from search.record.states import COMPLETED, DIVERGED, RUNNING, STOPPED
 from search.setting import Value
-from search.task.metrics import FOLLOWED, METRICS
+from search.task.metrics import FOLLOWED, METRICS, OF_VALIDATION
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-COLUMNS = ("trial", "state", "reason", "epochs", "best_epoch", *METRICS, "seconds")
+COLUMNS = ("trial", "state", "reason", "epochs", "best_epoch")
 NAMED = 3
 SHORT = {"unfreeze_depth": "depth", "learning_rate": "lr", "weight_decay": "decay", "batch_size": "batch"}
 SEED = "seed"
@@ -78,7 +78,11 @@ class Row:
 
     def after(self, metrics: Mapping[str, Any]) -> "Row":
         """The row after an epoch was reported (see `training.train`)."""
-        figures = {name: value for name in METRICS if (value := metrics.get(name)) is not None and math.isfinite(value)}
+        figures = {
+            name: value
+            for name, value in metrics.items()
+            if name.startswith(OF_VALIDATION) and value is not None and math.isfinite(value)
+        }
         best = {"best_epoch": metrics["best_epoch"], "figures": figures}
         known: dict[str, Any] = best if metrics["objective"] is not None and math.isfinite(metrics["objective"]) else {}
         row = replace(self, epochs=metrics["epoch"], seconds=metrics["seconds"], **known)
@@ -240,9 +244,11 @@ class Record:
         parameters = list(dict.fromkeys(name for row in rows for name in row.parameters))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*COLUMNS, *parameters])
+        figures = list(dict.fromkeys((*METRICS, *(name for row in rows for name in row.figures))))
+        writer.writerow([*COLUMNS, *figures, "seconds", *parameters])
         for row in rows:
-            told = (row.figures.get(name) if name in METRICS else getattr(row, name) for name in COLUMNS)
+            told = [getattr(row, name) for name in COLUMNS]
+            told += [*(row.figures.get(name) for name in figures), row.seconds]
             writer.writerow([*told, *(row.parameters.get(name) for name in parameters)])
         write_text(self.files.trials, text.getvalue())
         self._changed, self._written_at = False, time.monotonic()

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = searches[0]
             path = found.record.files.report
             write_text(path, page.page(found))
-            shown.print(leaderboard(found.best, found.rows, found.metric))
+            shown.print(leaderboard(found.best, found.rows, found.objective))
             shown.print(f"{found.about['status']}: {page.counted(found.rows)}", highlight=False)
         else:
             path = searches[0].record.files.comparison

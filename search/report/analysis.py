@@ -23,7 +23,7 @@ from search.components.stopping.rule import Rule
 from search.record.ranking import ranked
 from search.record.record import Record, Row, read_search
 from search.space.settings import SETTINGS
-from search.task.metrics import METRICS, Objective
+from search.task.metrics import METRICS, Metric, Objective
 
 ENOUGH_FOR_IMPORTANCE = 20
 BEST_SHARE = 0.1
@@ -95,19 +95,25 @@ class Findings:
 
     @property
     def metric(self) -> str:
-        """The objective, a key of `METRICS`."""
+        """The objective's name."""
         return str(self.about["space"]["objective"])
+
+    @property
+    def objective(self) -> Objective:
+        """What the best trial is best at, with the metrics that the space has of its own."""
+        own = self.about["space"].get("metrics", {})
+        return Objective(self.metric, {**METRICS, **{name: Metric(**about) for name, about in own.items()}})
 
     @property
     def up(self) -> bool:
         """Whether more is better."""
-        return METRICS[self.metric].mode == "max"
+        return self.objective.mode == "max"
 
     @property
     def rule(self) -> Rule:
         """What stopped trials for the sake of others."""
         name = self.about["settings"].get("stopping", "asha")  # all that older searches knew
-        return RULES[name].build(Budget(**self.about["space"]["budget"]), Objective(self.metric))
+        return RULES[name].build(Budget(**self.about["space"]["budget"]), self.objective)
 
     @property
     def rows(self) -> list[Row]:
@@ -122,7 +128,7 @@ class Findings:
     @property
     def best(self) -> list[Row]:
         """The trials that can win, best first."""
-        return ranked(self.record.rows.values(), self.metric)
+        return ranked(self.record.rows.values(), self.objective)
 
     @property
     def epochs(self) -> int:

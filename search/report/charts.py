@@ -14,7 +14,6 @@ from search.record.states import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED
 from search.report import outlook as gains
 from search.report.analysis import Findings, front, importance, is_range, progress, rungs
 from search.report.console import described
-from search.task.metrics import METRICS
 
 LEADERS = 5
 LEADING = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and Ito 2008: told apart by everybody
@@ -33,7 +32,7 @@ FEW, FENCE = 8, 1.5
 
 def curves(found: Findings) -> go.Figure:
     """The objective of every trial, epoch by epoch: the best ones by name, the others faintly."""
-    figure = _figure("epoch", METRICS[found.metric].words)
+    figure = _figure("epoch", found.objective.words)
     leaders = {row.trial: row for row in found.best[:LEADERS]}
     for kind, others in _others(found, leaders).items():
         x, y = _broken(found, others)
@@ -65,7 +64,7 @@ def _broken(found: Findings, trials: Sequence[str]) -> tuple[list[int | None], l
 
 
 def _hover(found: Findings) -> str:
-    return f"epoch %{{x}}: {METRICS[found.metric].words} %{{y:.4f}}<br>%{{text}}"
+    return f"epoch %{{x}}: {found.objective.words} %{{y:.4f}}<br>%{{text}}"
 
 
 def best_so_far(found: Findings) -> go.Figure:
@@ -85,7 +84,7 @@ def best_so_far(found: Findings) -> go.Figure:
             col=column,
         )
         figure.update_xaxes(title=title, row=1, col=column)
-    figure.update_yaxes(title=f"best {METRICS[found.metric].words}", row=1, col=1)
+    figure.update_yaxes(title=f"best {found.objective.words}", row=1, col=1)
     return _styled(figure)
 
 
@@ -96,7 +95,7 @@ def worth(found: Findings) -> go.Figure | None:
     sign, values = (1 if found.up else -1), gains.values(found)
     counts = list(range(max(1, told.trials // 8), told.trials + 1))
     above, below = told.high - told.gain, told.gain - told.low
-    figure = _figure("trials", f"expected best {METRICS[found.metric].words}")
+    figure = _figure("trials", f"expected best {found.objective.words}")
     figure.add_scatter(
         x=counts,
         y=[sign * gains.expected(values, count) for count in counts],
@@ -139,7 +138,7 @@ def compared(searches: Sequence[Findings]) -> go.Figure | None:
                 col=column,
             )
     figure.update_xaxes(title="seconds", row=1, col=1).update_xaxes(title="epochs of all trials", row=1, col=2)
-    return _styled(figure.update_yaxes(title=f"best {METRICS[searches[0].metric].words}", row=1, col=1))
+    return _styled(figure.update_yaxes(title=f"best {searches[0].objective.words}", row=1, col=1))
 
 
 def importances(found: Findings) -> go.Figure | None:
@@ -184,7 +183,7 @@ def against_parameters(found: Findings) -> go.Figure | None:
             )
         figure.update_xaxes(title=name, **_axis(distribution), **at)
     for row in range(1, rows + 1):
-        figure.update_yaxes(title=METRICS[found.metric].words, row=row, col=1)
+        figure.update_yaxes(title=found.objective.words, row=row, col=1)
     return _near(_styled(figure), found).update_layout(height=110 + 250 * rows)
 
 
@@ -211,7 +210,7 @@ def depths(found: Findings) -> go.Figure | None:
     """The objective of every trial, unfreeze depth by unfreeze depth; `None` where the depth does not vary."""
     if "unfreeze_depth" not in found.about["space"]["search"]:
         return None
-    figure = _figure("unfreeze depth (blocks trained below the head)", METRICS[found.metric].words)
+    figure = _figure("unfreeze depth (blocks trained below the head)", found.objective.words)
     known = [row for row in _valued(found) if row.state in (COMPLETED, STOPPED)]
     levels = sorted({found.depth(row) for row in known})
     for state, side in ((STOPPED, 1), (COMPLETED, -1)):
@@ -251,7 +250,7 @@ def stopping(found: Findings) -> go.Figure | None:
     known = rungs(found)
     if not known:
         return None
-    figure = _figure("epoch of the rung", f"best {METRICS[found.metric].words} until then")
+    figure = _figure("epoch of the rung", f"best {found.objective.words} until then")
     for name, state, side in (("went on", COMPLETED, -1), ("stopped there", STOPPED, 1)):
         shown = [
             (place, trial)
@@ -317,7 +316,7 @@ def costs(found: Findings) -> go.Figure | None:
             col=column,
         )
         figure.update_xaxes(title=f"{title}, log scale", type="log", row=1, col=column)
-    figure.update_yaxes(title=METRICS[found.metric].words, row=1, col=1)
+    figure.update_yaxes(title=found.objective.words, row=1, col=1)
     return _near(_styled(figure), found)
 
 

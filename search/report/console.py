@@ -21,7 +21,7 @@ from search.budget import Budget
 from search.record.ranking import Confirmed, confirmed
 from search.record.record import Record, Row
 from search.record.states import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED
-from search.task.metrics import FOLLOWED, METRICS, figure, leading
+from search.task.metrics import FOLLOWED, Objective, figure, leading
 
 COLOURS = {COMPLETED: "green", STOPPED: "yellow", DIVERGED: "red", FAILED: "red", RUNNING: "cyan"}
 LEADERS = 5
@@ -75,11 +75,10 @@ class Display:
         shown: where to.
         budget: what the search may spend.
         rows: the trials of a search that goes on.
-        metric: the objective.
     """
 
-    def __init__(self, shown: Console, budget: Budget, rows: Mapping[str, Row], metric: str) -> None:
-        self._console, self._budget, self._metric = shown, budget, metric
+    def __init__(self, shown: Console, budget: Budget, rows: Mapping[str, Row], objective: Objective) -> None:
+        self._console, self._budget, self._metric = shown, budget, objective.metric
         self._rows = {trial: row for trial, row in rows.items() if row.state != RUNNING}
         self._best: Row | None = None
         self._began = time.monotonic()
@@ -231,19 +230,24 @@ def quiet(log: Path) -> Iterator[Console]:
 
 
 def conclusion(
-    shown: Console, record: Record, rows: Sequence[Row], metrics: Mapping[str, Any], *, interrupted: bool, metric: str
+    shown: Console,
+    record: Record,
+    rows: Sequence[Row],
+    metrics: Mapping[str, Any],
+    *,
+    interrupted: bool,
+    objective: Objective,
 ) -> None:
     """Print the leaderboard, where everything lies, and what to do next.
 
     Args:
         metrics: of the model; empty where there is none.
-        metric: the objective.
     """
     shown.print()
-    shown.print(leaderboard(rows, record.rows.values(), metric))
+    shown.print(leaderboard(rows, record.rows.values(), objective))
     lines = []
     if metrics:
-        lines.append(tested(metrics))
+        lines.append(tested(metrics, objective))
         lines += [told] if (told := unfinished(rows[0])) else []
         lines.append(f"model: {_at(record, record.files.model)}{needs(metrics)}")
     lines += [
@@ -257,23 +261,23 @@ def conclusion(
         shown.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def tested(metrics: Mapping[str, Any]) -> str:
+def tested(metrics: Mapping[str, Any], objective: Objective) -> str:
     """The winner's accuracy on the test images; one class of many images does not hide the others."""
     balanced, never = metrics["balanced_accuracy"], missed(metrics["classes"], metrics["recall"])
     accuracy = f"test accuracy of {model(metrics)}: {metrics['test_accuracy']:.4f}"
-    found = f"{accuracy}, balanced over the classes {balanced:.4f}{_objective(metrics)}" + (
+    found = f"{accuracy}, balanced over the classes {balanced:.4f}{_objective(metrics, objective)}" + (
         f"; {never}" if never else ""
     )
     return f"{found}; {alone(metrics)}" if "soup" in metrics else found
 
 
-def _objective(metrics: Mapping[str, Any]) -> str:
+def _objective(metrics: Mapping[str, Any], objective: Objective) -> str:
     """The objective on the test images, where it is not told anyway."""
-    name = metrics.get("objective", "val_accuracy")
+    name = objective.metric
     value = metrics.get(name.replace("val_", "test_"))
     if name in (*FOLLOWED, "val_balanced_accuracy") or value is None:
         return ""
-    return f", {METRICS[name].words.replace('validation', 'test')} {value:.4f}"
+    return f", {objective.words.replace('validation', 'test')} {value:.4f}"
 
 
 def needs(metrics: Mapping[str, Any]) -> str:
@@ -334,16 +338,15 @@ def _at(record: Record, path: Path) -> str:
     return record.mirror.at(path) if record.mirror else str(path)
 
 
-def leaderboard(rows: Sequence[Row], every: Iterable[Row], metric: str, limit: int = LEADERS) -> Table:
+def leaderboard(rows: Sequence[Row], every: Iterable[Row], objective: Objective, limit: int = LEADERS) -> Table:
     """The best trials, best first.
 
     Args:
         rows: ranked already.
         every: all trials, for the means of configurations that were confirmed.
-        metric: the objective.
     """
-    means = confirmed(every, metric)
-    own, *others = leading(metric)
+    means = confirmed(every, objective)
+    own, *others = leading(objective.metric)
     table = Table(title=f"Leaderboard: best {min(limit, len(rows))} of {len(rows)} trials with a model")
     table.title_justify = "left"
     seeds = ("mean of seeds",) if means else ()

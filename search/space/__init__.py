@@ -8,7 +8,7 @@ from search.components.schedules import Schedule
 from search.parameters import Choice, Depth, Float, Int
 from search.setting import Setting
 from search.space.space import Space
-from search.task.metrics import Objective
+from search.task.metrics import Metric, Objective
 
 __all__ = [
     "Budget",
@@ -18,6 +18,7 @@ __all__ = [
     "Head",
     "Int",
     "Loss",
+    "Metric",
     "Objective",
     "Optimizer",
     "Schedule",

@@ -19,7 +19,7 @@ from search.errors import SpaceError
 from search.parameters import Depth, Parameter, count, ends, values
 from search.setting import Setting, Value, Values
 from search.space.settings import NAMING, known
-from search.task.metrics import Objective
+from search.task.metrics import METRICS, Objective
 
 FURTHER_SEEDS = 2
 
@@ -37,7 +37,8 @@ class Space:
         objective: what counts as best.
         budget: how much may be spent.
         own: components of the space's own, beside those of the project: such as
-            `{"head": {"bottleneck": Head("…", {"width": Setting(…)}, build=…)}}`. Their parameters are settings.
+            `{"head": {"bottleneck": Head("…", {"width": Setting(…)}, build=…)}}`. Their parameters are settings. And
+            metrics: `{"metric": {"val_cost": Metric("…", "min", of=…)}}`.
         name: the file's name without its ending; set by `spacefile.load`.
     """
 
@@ -47,8 +48,13 @@ class Space:
     when: Mapping[str, tuple[str, Value | Sequence[Value]]] = field(default_factory=dict)
     start: Sequence[Mapping[str, Value]] = ()
     objective: Objective = field(default_factory=Objective)
-    own: Tables = field(default_factory=dict)
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     name: str = ""
+
+    def __post_init__(self) -> None:
+        own = self.own.get("metric") if isinstance(self.own, Mapping) else None
+        if isinstance(own, Mapping) and isinstance(self.objective, Objective):
+            object.__setattr__(self, "objective", replace(self.objective, metrics={**METRICS, **own}))
 
     @property
     def tables(self) -> Tables:
@@ -95,6 +101,13 @@ class Space:
     def components(self) -> list[Component]:
         """Every component that the search may use."""
         return [self.tables[kind][name] for kind in NAMING for name in self.named(kind) if name in self.tables[kind]]
+
+    @property
+    def files(self) -> set[str]:
+        """The files that declare what of this is the space's own."""
+        known = [component.file for component in self.components()]
+        known += [metric.file for metric in self.objective.metrics.values()]
+        return {file for file in known if file}
 
     def named(self, kind: str) -> list[str]:
         """The names that a component of a kind may have in a trial."""
@@ -190,6 +203,7 @@ class Space:
 
     def declaration(self) -> dict[str, Any]:
         """The space as plain data, for the record."""
+        metrics = {n: {"words": m.words, "mode": m.mode} for n, m in self.objective.metrics.items() if n not in METRICS}
         return {
             "name": self.name,
             "search": {name: str(distribution) for name, distribution in self.search.items()},
@@ -197,6 +211,7 @@ class Space:
             **({"own": self.source} if self.own else {}),
             "start": [dict(point) for point in self.start],
             "objective": self.objective.metric,
+            **({"metrics": metrics} if metrics else {}),
             "budget": vars(self.budget),
         }
 

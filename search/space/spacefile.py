@@ -1,5 +1,6 @@
 """A space file, or what else declares a space: loaded, and checked whole. Every fault is named at once."""
 
+import re
 import runpy
 import traceback
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from search.parameters import Choice, Depth, Parameter, ends
 from search.setting import Value
 from search.space.settings import known
 from search.space.space import Space
-from search.task.metrics import METRICS, Objective
+from search.task.metrics import METRICS, OF_VALIDATION, Metric, Objective
 
 
 def faults(space: Space) -> list[str]:
@@ -31,7 +32,7 @@ def faults(space: Space) -> list[str]:
         *_when_faults(space),
         *_start_faults(space),
         *(space.budget.faults() or finish_faults(space)),
-        *([] if space.objective.metric in METRICS else [unknown("objective", space.objective.metric, METRICS)]),
+        *_objective_faults(space),
     ]
 
 
@@ -63,8 +64,11 @@ def _type_faults(space: Space) -> list[str]:
 def _own_faults(space: Space) -> list[str]:
     found = []
     for kind, table in space.own.items() if isinstance(space.own, Mapping) else ():
+        if kind == "metric":
+            found += _metric_faults(table)
+            continue
         if kind not in OWN:
-            found.append(f"own: {unknown('kind of component', kind, OWN)}")
+            found.append(f"own: {unknown('kind of component', kind, (*OWN, 'metric'))}")
             continue
         wanted = type(next(iter(TABLES[kind].values())))
         for name, component in table.items():
@@ -79,6 +83,25 @@ def _own_faults(space: Space) -> list[str]:
                     if known(TABLES).get(parameter, setting) != setting
                 ]
     return found
+
+
+def _metric_faults(table: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name, metric in table.items():
+        if name in METRICS:
+            found.append(f"own['metric']: {name!r} is one of the project's; take another name")
+        elif not re.fullmatch(rf"{OF_VALIDATION}[a-z0-9_]+", name):
+            found.append(f"own['metric']: {name!r} must begin with {OF_VALIDATION}, and be small letters, digits and _")
+        elif not isinstance(metric, Metric) or not callable(metric.of):
+            found.append(f"own['metric'][{name!r}] must be a Metric with a function; got {metric!r}")
+        elif metric.mode not in ("max", "min"):
+            found.append(f"own['metric'][{name!r}]: mode must be 'max' or 'min'; got {metric.mode!r}")
+    return found
+
+
+def _objective_faults(space: Space) -> list[str]:
+    asked = space.objective
+    return [] if asked.metric in asked.metrics else [unknown("objective", asked.metric, asked.metrics)]
 
 
 def _search_faults(space: Space) -> list[str]:

@@ -7,7 +7,7 @@ HParams and of the report, and may be the objective.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +30,14 @@ class Metric:
         words: for people.
         mode: `max` where more is better, or `min`.
         of: computes it from labels (images,) and probabilities (images, classes); `None`: Keras does.
+        file: that declares it; empty for one of the project's. `source` is its text.
     """
 
     words: str
     mode: str
     of: Callable[[Labels, Probabilities], float] | None = None
+    file: str = ""
+    source: str = field(default="", repr=False)
 
     @property
     def worst(self) -> float:
@@ -130,6 +133,7 @@ METRICS: Mapping[str, Metric] = {
     "val_log_loss": Metric("validation log loss", "min", log_loss),
     "val_calibrated_log_loss": Metric("calibrated validation log loss", "min", calibrated_log_loss),
 }
+OF_VALIDATION = "val_"  # what every metric's name begins with
 FOLLOWED = ("val_accuracy", "val_loss")  # every epoch of which is told, beside the objective's
 
 
@@ -143,15 +147,20 @@ def figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def of_answers(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
+def of_answers(
+    labels: Labels, probabilities: Probabilities, metrics: Mapping[str, Metric] = METRICS
+) -> dict[str, float]:
     """The metrics that Keras does not compute; not a number where an answer is none.
 
     Args:
         labels: (images,); probabilities: (images, classes).
+        metrics: by name.
     """
     finite = bool(np.isfinite(probabilities).all())
     return {
-        name: metric.of(labels, probabilities) if finite else math.nan for name, metric in METRICS.items() if metric.of
+        name: float(metric.of(labels, probabilities)) if finite else math.nan
+        for name, metric in metrics.items()
+        if metric.of
     }
 
 
@@ -172,15 +181,39 @@ def _area(scores: Probabilities, positive: NDArray[np.bool_]) -> float:
 
 @dataclass(frozen=True)
 class Objective:
-    """What the best trial is best at: the best epoch's value of `metric`, a key of `METRICS`."""
+    """What the best trial is best at: the best epoch's value of `metric`, a key of `metrics`.
+
+    Args:
+        metrics: all that there are; a space adds its own.
+    """
 
     metric: str = "val_accuracy"
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: METRICS, compare=False, repr=False)
 
     @property
     def mode(self) -> str:
         """`max` or `min`."""
-        return METRICS[self.metric].mode
+        return self.metrics[self.metric].mode
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return self.metrics[self.metric].words
+
+    @property
+    def worst(self) -> float:
+        """What counts for a trial that gave no value."""
+        return self.metrics[self.metric].worst
+
+    @property
+    def of_the_project(self) -> "Objective":
+        """This one, or the loss where the metric is a space's own: for processes that have not loaded the space."""
+        return Objective(self.metric) if self.metric in METRICS else Objective("val_loss")
 
     def better(self, value: float, best: float | None) -> bool:
         """Whether `value` is strictly better than `best` (`None`: nothing yet)."""
-        return METRICS[self.metric].better(value, best)
+        return self.metrics[self.metric].better(value, best)
+
+    def rank(self, value: float | None) -> float:
+        """A number that is the smaller, the better the value is."""
+        return self.metrics[self.metric].rank(value)

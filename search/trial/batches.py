@@ -16,6 +16,7 @@ import tensorflow as tf
 from search.cache import Array
 from search.features import Read, Start
 from search.task import metrics
+from search.task.metrics import METRICS, Metric
 from search.task.task import Task
 
 STEPS_PER_EXECUTION = 32
@@ -164,11 +165,20 @@ class Feeder(keras.callbacks.Callback):  # type: ignore[misc]
         start: what the model starts from.
         labels: of each split.
         seed: of the order.
+        known: the metrics that are computed.
     """
 
-    def __init__(self, start: Start, labels: Mapping[str, Array], batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        start: Start,
+        labels: Mapping[str, Array],
+        batch_size: int,
+        seed: int,
+        known: Mapping[str, Metric] = METRICS,
+    ) -> None:
         super().__init__()
         self._start, self._labels, self._batch_size, self._seed = start, labels, batch_size, seed
+        self._known = known
 
     def open(self, model: Fitted) -> None:
         """Before `fit`, which asks for the number of steps."""
@@ -185,7 +195,7 @@ class Feeder(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         """Add the metrics that Keras does not compute to its own, for the callbacks that follow."""
         if logs is not None:
-            logs |= metrics.of_answers(self._labels["val"], self.model.val.answers.numpy())
+            logs |= metrics.of_answers(self._labels["val"], self.model.val.answers.numpy(), self._known)
 
 
 def fit(model: Fitted, feeder: Feeder, epoch: int, epochs: int, steps: Sequence[keras.callbacks.Callback]) -> None:

@@ -15,7 +15,7 @@ from search.cache import Array
 from search.internals.of_keras import LiveTensorBoard
 from search.record.states import ALL_EPOCHS, COMPLETED, CONVERGED, DIVERGED
 from search.setting import Values
-from search.task.metrics import FOLLOWED, METRICS, Objective
+from search.task.metrics import FOLLOWED, Objective
 from search.trial import checkpoint
 from search.trial.model import Network
 
@@ -88,7 +88,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         ending, reason = self._ending(epoch + 1, logs)
         if ending != DIVERGED:
             self._keep_best(epoch + 1, logs)
-        best = self.best or {"objective": math.nan, "best_epoch": 0, **dict.fromkeys(METRICS, math.nan)}
+        best = self.best or {"objective": math.nan, "best_epoch": 0, **dict.fromkeys(self._objective.metrics, math.nan)}
         last = {f"last_{name}": logs[name] for name in (*FOLLOWED, self._objective.metric)}
         spent = round(self.seconds, 3)
         self.metrics = {"epoch": epoch + 1, **best, **last, "seconds": spent}
@@ -97,7 +97,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
     def _keep_best(self, epoch: int, logs: Mapping[str, float]) -> None:
         value = logs[self._objective.metric]
         if self._objective.better(value, float(self.best["objective"]) if self.best else None):
-            metrics = {name: logs[name] for name in METRICS}
+            metrics = {name: logs[name] for name in self._objective.metrics}
             self.best = {"objective": value, "best_epoch": epoch, **metrics}
 
     def _ending(self, epoch: int, logs: Mapping[str, float]) -> tuple[str, str]:

@@ -5,7 +5,7 @@ exported, also what it makes of the test images, there and beside the model, for
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from search.internals import of_keras
 from search.record import files
 from search.record.record import write_json
 from search.task import metrics
+from search.task.metrics import Metric
 from search.task.task import Task
 from search.trial.model import Network
 from search.trial.tensorboard import Events
@@ -71,9 +72,9 @@ class Answers:
         """The mean cross-entropy, in nats."""
         return metrics.log_loss(self.labels, self.probabilities)
 
-    def metrics(self) -> dict[str, float]:
-        """All `METRICS`, of whatever images these are."""
-        computed = metrics.of_answers(self.labels, self.probabilities)
+    def metrics(self, known: Mapping[str, Metric]) -> dict[str, float]:
+        """All metrics, of whatever images these are."""
+        computed = metrics.of_answers(self.labels, self.probabilities, known)
         return {"val_accuracy": self.accuracy, "val_loss": self.loss, **computed}
 
     def mistakes(self, limit: int) -> list[int]:

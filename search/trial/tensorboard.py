@@ -30,7 +30,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from search.record.record import run_name
 from search.setting import Setting, Value
 from search.space import Choice, Float, Int, Space
-from search.task.metrics import METRICS, leading
+from search.task.metrics import Objective, leading
 
 BUCKETS = 30
 
@@ -114,7 +114,7 @@ class Directory:
         """Write the experiment summary of a resolved space."""
         columns = [_column(name, distribution, space.known[name]) for name, distribution in space.search.items()]
         with Events(self._folder) as events:
-            events.summary(hparams.hparams_config_pb(columns, _figures(space.objective.metric), time.time()))
+            events.summary(hparams.hparams_config_pb(columns, _figures(space.objective), time.time()))
 
     def start(self, trial: str, parameters: Mapping[str, Value]) -> None:
         """Write a trial's session record; TensorBoard makes one row of all sessions that have one id, of any search."""
@@ -136,18 +136,18 @@ class Directory:
             events.close()
 
 
-def _figures(objective: str) -> list[hparams.Metric]:
+def _figures(objective: Objective) -> list[hparams.Metric]:
     """The columns of figures: of a trial's best epoch, and Keras's own of every epoch."""
     best = [
         hparams.Metric(
             f"best/{name}",
-            display_name=f"best {metric.words}" if name == objective else f"{metric.words} of the best epoch",
+            display_name=f"best {metric.words}" if name == objective.metric else f"{metric.words} of the best epoch",
         )
-        for name, metric in METRICS.items()
+        for name, metric in objective.metrics.items()
     ]
     epochs = [
-        hparams.Metric(name.replace("val_", "epoch_"), group="validation", display_name=METRICS[name].words)
-        for name in leading(objective)
+        hparams.Metric(name.replace("val_", "epoch_"), group="validation", display_name=objective.metrics[name].words)
+        for name in leading(objective.metric)
     ]
     return [*best, *epochs]
 

@@ -7,7 +7,7 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from search.components.tables import Parts
 from search.features import Place
 from search.record.files import MODEL, RUN_BEST, RUN_TRAIN, RUN_VALIDATION
 from search.setting import Values
-from search.task.metrics import METRICS, Objective
+from search.task.metrics import Metric, Objective
 
 if TYPE_CHECKING:
     import keras
@@ -112,7 +112,7 @@ def train(
             pool,
             configuration.source,
             configuration.place,
-            configuration.objective,
+            configuration.objective.of_the_project,
             top=configuration.parts.head,
             values=configuration.parameters,
         )
@@ -143,8 +143,8 @@ def train(
             return
         if done["ending"]:
             return
-    labels = configuration.place.labels
-    feeder = batches.Feeder(start, labels, configuration.parameters.whole("batch_size"), configuration.seed)
+    labels, metrics = configuration.place.labels, configuration.objective.metrics
+    feeder = batches.Feeder(start, labels, configuration.parameters.whole("batch_size"), configuration.seed, metrics)
     batches.fit(network.fitted, feeder, epoch, configuration.epochs, steps)
 
 
@@ -210,12 +210,12 @@ def export(
     tested = asked("test")
     about = _mixed(pool, configuration, others, model, lambda: asked("val")) if others else {}
     if about:
-        about["soup"]["alone"] |= _of_test(tested)
+        about["soup"]["alone"] |= _of_test(tested, configuration.objective.metrics)
         model.save(path)
         tested = asked("test")
     first = features.images(configuration.place, "test", 0)(slice(0, 1))
     figures = {
-        **_of_test(tested),
+        **_of_test(tested, configuration.objective.metrics),
         **({"confusion_matrix": tested.confusion.tolist()} if tested.task.confusion else {}),
         "model_bytes": path.stat().st_size,
         "latency_ms": _latency_ms(lambda: answering.predict_on_batch(first)),
@@ -231,9 +231,11 @@ def _of_keras(layer: Any) -> bool:
     return type(layer).__module__.partition(".")[0] == "keras"
 
 
-def _of_test(tested: "Answers") -> dict[str, float]:
+def _of_test(tested: "Answers", known: Mapping[str, Metric]) -> dict[str, float]:
     """All metrics of the test images, by names that say so."""
-    return {name.replace("val_", "test_"): value for name, value in tested.metrics().items() if math.isfinite(value)}
+    return {
+        name.replace("val_", "test_"): value for name, value in tested.metrics(known).items() if math.isfinite(value)
+    }
 
 
 def _mixed(
@@ -252,12 +254,12 @@ def _mixed(
     from search.errors import CheckpointError
     from search.trial import soup
 
-    objective = configuration.objective.metric
+    objective = configuration.objective
 
     def judge(weights: Sequence[Any]) -> soup.Judged:
         model.set_weights(weights)
-        figures = judged().metrics()
-        return soup.Judged(-METRICS[objective].rank(figures[objective]), figures["val_loss"], figures)
+        figures = judged().metrics(objective.metrics)
+        return soup.Judged(-objective.rank(figures[objective.metric]), figures["val_loss"], figures)
 
     def candidates() -> Iterator[tuple[str, list[Any]]]:
         for other, epoch in others:
