@@ -1,7 +1,6 @@
 """Follows every trial of a Ray run: into the record, TensorBoard's directory and the user's eyes."""
 
 import contextlib
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,29 +17,18 @@ from search.driver.confirmation import Confirmation
 from search.driver.scheduler import Scheduler
 from search.driver.searcher import Searcher
 from search.errors import NodeError, StorageError, cause
-from search.record import objects
+from search.record import objects, reports
 from search.record.ranking import ranked
 from search.record.record import Record, Row
+from search.record.reports import Failure
 from search.record.states import ALL_EPOCHS, COMPLETED, FAILED, RUNNING, STOPPED
 from search.report.console import Display
 from search.space.space import Space
-from search.task.metrics import OF_VALIDATION
 from search.trial.tensorboard import Directory
 
 SAME_FAILURE_LIMIT = 3
 TIME_IS_UP = "time budget used up"
 SECONDS_BETWEEN_SIGNS = 10.0
-REPORTED = (
-    "epoch",
-    "objective",
-    "best_epoch",
-    "seconds",
-    "ending",
-    "reason",
-)
-
-
-FIGURES = (OF_VALIDATION, f"last_{OF_VALIDATION}")  # what the names of a report's metrics begin with
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]
@@ -112,19 +100,19 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     ) -> None:
         """An epoch more, which may be the last; or a failure."""
         number = trial.config["trial"]
-        if note := result.get("note"):
-            self._display.tell(f"trial {number} {note}")
-        if "failure" in result:
-            self._fail(number, result["failure"], result["traceback"])
+        told = reports.read(result)
+        if isinstance(told, Failure):
+            self._fail(number, told.cause, told.traceback)
             return
-        metrics = {name: _plain(result[name]) for name in result if name in REPORTED or name.startswith(FIGURES)}
+        if told.note:
+            self._display.tell(f"trial {number} {told.note}")
         with self._storing():
             process = f"{result.get('hostname')} {result.get('pid')}"
             rung = self.scheduler.stopped.get(number)
             if rung == self._space.budget.epochs:  # it ran as many as all others
-                rung, metrics["ending"], metrics["reason"] = None, COMPLETED, ALL_EPOCHS
+                rung, told = None, told.ended(COMPLETED, ALL_EPOCHS)
             stopped = {"rung": rung, "rule": self.scheduler.rule.name} if rung else {}
-            row = self._note(number, "epoch", metrics=metrics, process=process, **stopped)
+            row = self._note(number, "epoch", metrics=told.event(), process=process, **stopped)
             if row and row.figures:
                 self._directory.best(row.trial, row.figures, row.epochs)
             if row and row.state != RUNNING:
@@ -291,8 +279,3 @@ class _Stopper(Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         return getattr(self._recorder, "over", False)
-
-
-def _plain(value: Any) -> Any:
-    """A value for JSON, which has no not-a-number."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,7 +3,6 @@
 Ray keeps no scheduler state over a restart; here a rule decides by the curves of the trials, which the record holds.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +12,11 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.components.stopping.rule import Curve, Rule
 from search.internals import of_ray
+from search.record import reports
 from search.record.record import Point, Record
+from search.record.reports import Failure
 from search.record.states import COMPLETED, DIVERGED
+from search.task.metrics import FOLLOWED
 
 
 class Scheduler(FIFOScheduler):  # type: ignore[misc]
@@ -51,13 +53,14 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
         """Decide at a rung. A trial that ends by itself is left to do so, as is one that tells of an epoch again."""
-        if "failure" in result or result["ending"] or not math.isfinite(result["objective"]):
+        told = reports.read(result)
+        if isinstance(told, Failure) or told.ending or not told.known:
             return str(TrialScheduler.CONTINUE)
-        number, epoch = trial.config["trial"], result["epoch"]
+        number, epoch = trial.config["trial"], told.epoch
         known = self._record.curves.get(number, {})
         if epoch not in self.rule.rungs or epoch in known:
             return str(TrialScheduler.CONTINUE)
-        now = Point(result["objective"], result["last_val_accuracy"], result["last_val_loss"])
+        now = Point(told.objective, *(told.last[name] for name in FOLLOWED))
         others = [self._curve(other) for other in self._record.curves if other != number]
         if not self.rule.stops(Curve({**known, epoch: now}), others):
             return str(TrialScheduler.CONTINUE)
@@ -73,7 +76,8 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
 
         Tune asks for the scheduler's last word just before it decides about the process.
         """
-        of_ray.use_process_again(controller, not (self.pausing or result.get("crowded") or self._too_many()))
+        crowded = bool(result) and reports.read(result).crowded
+        of_ray.use_process_again(controller, not (self.pausing or crowded or self._too_many()))
 
     def choose_trial_to_run(self, controller: Any) -> Trial | None:
         """The trial that is to have the next process that is free; none while the search pauses.

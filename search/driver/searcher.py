@@ -7,7 +7,6 @@ study stays in memory, made anew from the record where a search goes on, and is 
 
 import functools
 import itertools
-import math
 import sys
 from collections import deque
 from collections.abc import Callable, Container, Mapping
@@ -27,7 +26,9 @@ from ray import tune
 from search.components.samplers import Sampler
 from search.internals import of_optuna
 from search.parameters import ends, sample
+from search.record import reports
 from search.record.record import Record, Row
+from search.record.reports import Report
 from search.record.states import COMPLETED, DIVERGED, RUNNING, STOPPED
 from search.setting import Value
 from search.space.space import Space
@@ -148,7 +149,9 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tell Optuna the best objective so far, at its epoch."""
-        self._report(trial_id, result)
+        told = reports.read(result)
+        if isinstance(told, Report):
+            self._report(trial_id, told)
         self._journal.update(self._frozen(trial_id))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -156,17 +159,17 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
         self._live.discard(trial_id)
         if self._frozen(trial_id).state.is_finished():
             return
-        if error or not result or "failure" in result:
+        told = reports.read(result) if result and not error else None
+        if not isinstance(told, Report):
             self._tell(trial_id, TrialState.FAIL)
             return
-        ending = result["ending"]
-        if ending != DIVERGED:
-            self._report(trial_id, result)
-        if ending:
-            self._tell(trial_id, *_told(ending, result["objective"]))
-        elif not result.get("paused"):
-            whole = result["epoch"] >= self._space.budget.epochs
-            self._tell(trial_id, *((TrialState.COMPLETE, result["objective"]) if whole else (TrialState.PRUNED,)))
+        if told.ending != DIVERGED:
+            self._report(trial_id, told)
+        if told.ending:
+            self._tell(trial_id, *_told(told.ending, told.objective))
+        elif not told.paused:
+            whole = told.epoch >= self._space.budget.epochs
+            self._tell(trial_id, *((TrialState.COMPLETE, told.objective) if whole else (TrialState.PRUNED,)))
 
     def close(self) -> None:
         """Leave no trial running: one that was cut off is PRUNED at its last epoch, or FAIL if it has none."""
@@ -225,11 +228,11 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
         """The configuration of one of the study's trials; it stays the same."""
         return self._space.suggest(functools.partial(sample, trial))
 
-    def _report(self, trial_id: str, result: dict[str, Any]) -> None:
+    def _report(self, trial_id: str, told: Report) -> None:
         """Report an epoch once: Ray tells of a last one twice, a resumed trial may run one again."""
         known = self._frozen(trial_id).intermediate_values
-        if math.isfinite(result["objective"]) and result["epoch"] not in known:
-            self._trials[trial_id].report(result["objective"], result["epoch"])
+        if told.known and told.epoch not in known:
+            self._trials[trial_id].report(told.objective, told.epoch)
 
     def _tell(self, trial_id: str, state: TrialState, value: float | None = None) -> None:
         self._study.tell(self._trials[trial_id], value, state=state)
