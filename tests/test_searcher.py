@@ -392,7 +392,7 @@ def steps(search: Search) -> Iterator[None]:
     yield
     search.fail("t3")
     yield
-    search.fail("t4", failure="ValueError: no", objective=float("nan"), epoch=0)
+    search.fail("t4", failure="ValueError: no", traceback="", objective=float("nan"), epoch=0)
     yield
     search.end("t0", 3, 0.75, "completed")
     yield
@@ -434,7 +434,7 @@ def test_folder_that_goes_while_the_journal_is_written(tmp_path: Path, monkeypat
             search.journal.parent.rename(tmp_path / "elsewhere")
 
     monkeypatch.setattr(os, "fsync", vanish)
-    search.searcher.on_trial_result("t0", {"objective": 0.5, "epoch": 1})
+    search.searcher.on_trial_result("t0", {"objective": 0.5, "epoch": 1, "ending": ""})
 
     assert (tmp_path / "elsewhere").exists()
     assert isinstance(search.searcher.fault, FileNotFoundError)
