@@ -54,6 +54,7 @@ def measure(kind: str, sampler: str, trials: int, slots: int) -> dict[str, Any]:
     from search import run
     from search.components.samplers import SAMPLERS as TABLE
     from search.driver import tune, worker
+    from search.driver.faults import Faults
     from search.driver.recorder import Recorder
     from search.driver.scheduler import Scheduler
     from search.driver.searcher import Searcher
@@ -85,7 +86,7 @@ def measure(kind: str, sampler: str, trials: int, slots: int) -> dict[str, Any]:
                 scheduler=Scheduler(asked.rule, record),
                 ask_to_pause=_nothing,
                 trials_left=_nothing,
-                fleet=Fleet(one),
+                faults=Faults(record, Fleet(one), _nothing, 0),
             )
             seconds = asked.space.budget.time_s
             tune.tuner(asked, recorder, worker.Pause(), folder=Path(folder), trials=trials, seconds=seconds).fit()

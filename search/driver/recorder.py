@@ -1,23 +1,19 @@
 """Follows every trial of a Ray run: into the record, TensorBoard's directory and the user's eyes."""
 
-import contextlib
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ray import cloudpickle, tune
+from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
-from search import machine
-from search.cluster.connection import Fleet
 from search.driver.confirmation import Confirmation
+from search.driver.faults import Faults
 from search.driver.scheduler import Scheduler
 from search.driver.searcher import Searcher
-from search.errors import NodeError, StorageError, cause
-from search.record import objects, reports
+from search.errors import cause
+from search.record import reports
 from search.record.ranking import ranked
 from search.record.record import Record, Row
 from search.record.reports import Failure
@@ -26,7 +22,6 @@ from search.report.console import Display
 from search.space.space import Space
 from search.trial.tensorboard import Directory
 
-SAME_FAILURE_LIMIT = 3
 TIME_IS_UP = "time budget used up"
 SECONDS_BETWEEN_SIGNS = 10.0
 
@@ -39,10 +34,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     Args:
         ask_to_pause: has every trial saved and ended after its epoch.
         trials_left: is told how many trials have not ended.
+        faults: of the search.
 
     Attributes:
-        bug: the traceback of what the first trials all failed for.
-        fault: why the search's folder cannot be written.
         pausing: set to interrupt the search.
     """
 
@@ -56,22 +50,19 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         scheduler: Scheduler,
         ask_to_pause: Callable[[], None],
         trials_left: Callable[[int], None],
-        fleet: Fleet,
+        faults: Faults,
     ) -> None:
         self._record, self._space, self._display = record, space, display
         self._directory = Directory(record.files.tensorboard)
         self.searcher, self.scheduler = searcher, scheduler
-        self._ask_to_pause, self._trials_left, self._fleet = ask_to_pause, trials_left, fleet
+        self._ask_to_pause, self._trials_left = ask_to_pause, trials_left
         self._running: set[str] = set()
         self._before, self._began = record.seconds, time.monotonic()
         self._sign_at = self._began
-        self._causes: list[str] = []
-        self._deaths: Counter[str] = Counter()
         leaders = ranked(record.rows.values(), space.objective)
         self._leader = leaders[0] if leaders else None
         self.stopper = _Stopper(self)
-        self.bug = ""
-        self.fault: StorageError | None = None
+        self.faults = faults
         self.pausing = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,7 +77,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         number = trial.config["trial"]
         parameters = {name: value for name, value in trial.config.items() if name != "trial"}
         self._running.add(number)
-        with self._storing():
+        with self.faults.storing():
             self._directory.start(number, parameters)
             self._note(number, "started", parameters=parameters)
 
@@ -106,7 +97,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             return
         if told.note:
             self._display.tell(f"trial {number} {told.note}")
-        with self._storing():
+        with self.faults.storing():
             process = f"{result.get('hostname')} {result.get('pid')}"
             rung = self.scheduler.stopped.get(number)
             if rung == self._space.budget.epochs:  # it ran as many as all others
@@ -116,7 +107,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             if row and row.figures:
                 self._directory.best(row.trial, row.figures, row.epochs)
             if row and row.state != RUNNING:
-                self._causes.append("")
+                self.faults.succeeded()
                 self._ended(row)
 
     def on_trial_complete(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
@@ -125,27 +116,27 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_trial_recover(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Its process died, and it goes on in another."""
-        self._died(trial.config["trial"], self._error(trial))
+        self._died(trial.config["trial"], self.faults.of(trial))
 
     def on_trial_error(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Its process died, once too often for Ray.
 
         Ray counts the death of a process that was about to begin a trial twice, and gives the trial up.
         """
-        number, error = trial.config["trial"], self._error(trial)
+        number, error = trial.config["trial"], self.faults.of(trial)
         if number in self._running:
             self._died(number, error)
 
     def on_step_end(self, iteration: int, trials: Sequence[Trial], **info: Any) -> None:  # noqa: ARG002
         """Show that the search is alive; begin to pause."""
-        with self._storing():
+        with self.faults.storing():
             self._record.follow()
         if time.monotonic() - self._sign_at >= SECONDS_BETWEEN_SIGNS:
-            with self._storing():
+            with self.faults.storing():
                 self._note("", "alive")
         lost = self.searcher.fault or (self._record.mirror and self._record.mirror.fault)
-        if lost and not self.fault:
-            self.fault = self._lost(lost)
+        if lost:
+            self.faults.lost(lost)
         if self.pausing and not self.scheduler.pausing:
             self.scheduler.pausing = self.searcher.pausing = True
             self._ask_to_pause()
@@ -166,12 +157,12 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     @property
     def over(self) -> bool:
         """Whether nothing that runs is to be waited for."""
-        return bool(self.bug or self.fault or (self.scheduler.pausing and not self._running))
+        return bool(self.faults.bug or self.faults.storage or (self.scheduler.pausing and not self._running))
 
     def close(self) -> None:
         """Write down how the trials stand; end what was cut off with the search, unless it pauses."""
-        reason = "the search was ended" if self.bug or self.unfinished else TIME_IS_UP
-        with self._storing():
+        reason = "the search was ended" if self.faults.bug or self.unfinished else TIME_IS_UP
+        with self.faults.storing():
             for row in [] if self.pausing else list(self._record.rows.values()):
                 if row.state == RUNNING:
                     self._end(row.trial, STOPPED, reason)
@@ -181,51 +172,23 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             if not self.pausing:
                 self.searcher.close()
 
-    def _error(self, trial: Trial) -> BaseException:
-        """What ended a trial's process, from Ray's own folder on this machine; lost nodes and storage are noted."""
-        if not trial.pickled_error_file:
-            return RuntimeError(Path(trial.error_file).read_text("utf-8").strip().splitlines()[-1])
-        error: BaseException = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
-        origin = getattr(error, "cause", None)
-        if isinstance(origin, NodeError):
-            self._leave(origin)
-        if isinstance(origin, StorageError):
-            self.fault = self.fault or origin
-        return error
-
-    def _leave(self, error: NodeError) -> None:
-        """Run no more trials on a node; end the search where it is not the node's fault, or no other is left."""
-        away = self._record.mirror
-        lost = away and objects.fault(away.storage)
-        fault = f"{self._record.home} {lost}" if lost else machine.lost(self._record.folder)
-        if fault:
-            self.fault = self.fault or StorageError(fault)
-            return
-        self._fleet.leave_out(error, self._display.tell)
-        if not self._fleet.room():
-            self.fault = self.fault or StorageError(f"no node is left that trials can run on: {error}")
-
     def _died(self, number: str, error: BaseException) -> None:
         self._running.discard(number)
-        if self.fault:
+        if self.faults.storage:
             return
         reason = cause(error)
-        taken = getattr(error, "preempted", False)  # its node, with notice
-        self._deaths[number] += not (taken or isinstance(getattr(error, "cause", None), NodeError))
-        if self._deaths[number] > self._space.max_failures:
+        if not self.faults.may_go_on(number, error):
             self._fail(number, reason, str(error))
             return
-        with self._storing():
+        with self.faults.storing():
             self._note(number, "died", reason=reason)
             self._display.tell(f"trial {number} goes on from its last checkpoint: {reason}")
 
     def _fail(self, number: str, reason: str, traceback: str) -> None:
         print(f"trial {number} failed:\n{traceback}", flush=True)  # into the log
-        with self._storing():
+        with self.faults.storing():
             self._end(number, FAILED, reason)
-        self._causes.append(reason)
-        if len(self._causes) == SAME_FAILURE_LIMIT and len(set(self._causes)) == 1:
-            self.bug = traceback
+        self.faults.failed(reason, traceback)
 
     def _end(self, number: str, state: str, reason: str) -> None:
         row = self._note(number, "ended", state=state, reason=reason)
@@ -255,17 +218,6 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             leaders = ranked(filter(None, known), self._space.objective)
             self._leader = leaders[0] if leaders else None
         return self._leader
-
-    def _lost(self, error: OSError) -> StorageError:
-        return StorageError(f"{self._record.home} cannot be written: {error}")
-
-    @contextlib.contextmanager
-    def _storing(self) -> Iterator[None]:
-        """The search ends when its folder cannot be written any more."""
-        try:
-            yield
-        except OSError as error:
-            self.fault = self.fault or self._lost(error)
 
 
 class _Stopper(Stopper):  # type: ignore[misc]

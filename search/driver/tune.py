@@ -22,6 +22,7 @@ from search import signals
 from search.cluster import nodes
 from search.cluster.connection import Cluster, Fleet, Share
 from search.driver import confirmation, winner, worker
+from search.driver.faults import Faults
 from search.driver.outcome import DONE, INTERRUPTED, Outcome
 from search.driver.recorder import Recorder
 from search.driver.scheduler import Scheduler
@@ -75,12 +76,12 @@ class Trials:
         try:
             with self._display:
                 recorder = self._with_ray()
-            if not recorder.fault:
+            if not recorder.faults.storage:
                 recorder.close()
-            if recorder.fault:
-                raise recorder.fault
-            if recorder.bug:
-                raise RepeatedFailureError(recorder.bug)
+            if recorder.faults.storage:
+                raise recorder.faults.storage
+            if recorder.faults.bug:
+                raise RepeatedFailureError(recorder.faults.bug)
             best = ranked(record.rows.values(), request.space.objective)
             failed = sum(row.state == FAILED for row in record.rows.values())
             if recorder.pausing:
@@ -147,7 +148,7 @@ class Trials:
             scheduler=Scheduler(request.rule, self._record, searcher.too_many, places),
             ask_to_pause=self._pause.ask,
             trials_left=self._exporter.trials_left,
-            fleet=self._fleet,
+            faults=Faults(self._record, self._fleet, self._display.tell, request.space.max_failures),
         )
 
     def _prepare(self) -> threading.Event:
@@ -205,8 +206,8 @@ def _no_model(request: Request, record: Record, late: bool) -> str:
 def _lost(error: BaseException, recorder: Recorder, record: Record) -> bool:
     """Whether the storage is lost: Ray raises an error where it cannot print into a log on a full disk."""
     if isinstance(error, OSError) and (said := storage_fault(error, record.folder)):
-        recorder.fault = recorder.fault or StorageError(said)
-    return recorder.fault is not None
+        recorder.faults.storage = recorder.faults.storage or StorageError(said)
+    return recorder.faults.storage is not None
 
 
 def _of_ray(error: BaseException) -> bool:
