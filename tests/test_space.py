@@ -297,10 +297,10 @@ def test_unresolved_depth_is_no_number() -> None:
 
 def test_applies() -> None:
     """A condition holds where the parent is absent."""
-    assert GOOD.applies("learning_rate", {})
-    assert GOOD.applies("momentum", {"optimizer": "sgd"})
-    assert not GOOD.applies("momentum", {"optimizer": "adam"})
-    assert not GOOD.applies("momentum", {})
+    assert GOOD.conditions.met("learning_rate", {})
+    assert GOOD.conditions.met("momentum", {"optimizer": "sgd"})
+    assert not GOOD.conditions.met("momentum", {"optimizer": "adam"})
+    assert not GOOD.conditions.met("momentum", {})
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_shipped_space_is_good(name: str) -> None:
         assert faults(resolved) == []
         assert space.start
         for point in resolved.start:
-            assert {parameter for parameter in space.search if space.applies(parameter, point)} == set(point)
+            assert {parameter for parameter in space.search if space.conditions.met(parameter, point)} == set(point)
         for configuration, _ in suggestions(resolved, 10):
             assert set(configuration) <= set(space.search)
 

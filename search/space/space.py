@@ -5,7 +5,6 @@ own distributions (https://optuna.readthedocs.io/en/stable/reference/distributio
 is known only with the backbone.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -16,8 +15,9 @@ from search.components.samplers import Sampler
 from search.components.stopping import Stopping
 from search.components.tables import OWN, TABLES, Parts, Tables
 from search.errors import SpaceError
-from search.parameters import Depth, Parameter, count, ends, values
+from search.parameters import Depth, Parameter, ends, values
 from search.setting import Setting, Value, Values
+from search.space.conditions import Conditions
 from search.space.settings import NAMING, known
 from search.task.metrics import METRICS, Objective
 
@@ -114,24 +114,10 @@ class Space:
         varying = self.search.get(kind)
         return list(map(str, ends(varying) if varying else [self.settings[kind]]))
 
-    def condition(self, name: str) -> tuple[str, tuple[Value, ...]]:
-        """The parent of a parameter, and those of its values under which it exists."""
-        parent, value = self.when[name]
-        return parent, (value,) if value is None or isinstance(value, bool | int | float | str) else tuple(value)
-
-    def level(self, name: str) -> int:
-        """How many conditions lie above a parameter; more than there are parameters where they go in a circle."""
-        level = 0
-        while name in self.when and level <= len(self.search):
-            name, level = self.when[name][0], level + 1
-        return level
-
-    def applies(self, name: str, configuration: Mapping[str, Value]) -> bool:
-        """Whether parameter `name` exists in `configuration`."""
-        if name not in self.when:
-            return True
-        parent, values = self.condition(name)
-        return configuration.get(parent) in values
+    @property
+    def conditions(self) -> Conditions:
+        """Which parameters exist where."""
+        return Conditions(self.search, self.when)
 
     def resolve(self, blocks: int) -> "Space":
         """The same space for a backbone of `blocks` blocks: each `Depth` becomes whole numbers.
@@ -164,15 +150,7 @@ class Space:
     @property
     def size(self) -> float:
         """How many configurations there are; infinite where a number has no steps. Needs `resolve`."""
-        return math.prod(self._size(name) for name in self.search if name not in self.when)
-
-    def _size(self, name: str) -> float:
-        """How many ways there are to choose a parameter and those that depend on it."""
-        below = [(child, under) for child in self.when for parent, under in [self.condition(child)] if parent == name]
-        if not below:
-            return count(self.search[name])
-        options = set(values(self.search[name]))
-        return sum(math.prod(self._size(child) for child, under in below if option in under) for option in options)
+        return self.conditions.size
 
     @property
     def max_failures(self) -> int:
@@ -196,8 +174,9 @@ class Space:
             choose: gives a value for a parameter, by its name and what it may be.
         """
         configuration: dict[str, Value] = {}
-        for name in sorted(self.search, key=self.level):
-            if self.applies(name, configuration):
+        conditions = self.conditions
+        for name in conditions.ordered:
+            if conditions.met(name, configuration):
                 configuration[name] = choose(name, self.search[name])
         return configuration
 

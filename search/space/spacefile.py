@@ -159,7 +159,7 @@ def finish_faults(space: Space) -> list[str]:
 def _when_faults(space: Space) -> list[str]:
     found = []
     for name in space.when:
-        parent, values = space.condition(name)
+        parent, values = space.conditions.of(name)
         if name not in space.search:
             found.append(f"when: {unknown('parameter', name, space.search)}")
         if parent not in space.search:
@@ -169,7 +169,7 @@ def _when_faults(space: Space) -> list[str]:
         else:
             never = [value for value in values if value not in choice.choices]
             found += [f"when['{name}']: '{parent}' is never {v!r}; its choices are {choice.choices}" for v in never]
-            if space.level(name) > len(space.search):
+            if space.conditions.level(name) > len(space.search):
                 found.append(f"when['{name}']: '{name}' would exist under a condition that depends on itself")
     return found
 
@@ -187,8 +187,8 @@ def _point_fault(space: Space, point: Mapping[str, Value], name: str, value: Val
     if name not in space.search:
         return unknown("parameter", name, space.search)
     distribution: object = space.search[name]
-    if name in space.when and name in point and not space.applies(name, point):
-        parent, wanted = space.condition(name)
+    if name in space.when and name in point and not space.conditions.met(name, point):
+        parent, wanted = space.conditions.of(name)
         return f"'{name}' applies only where {parent} is {' or '.join(map(repr, wanted))}"
     if isinstance(distribution, Depth):
         return distribution.fault(name, value)
