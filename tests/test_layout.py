@@ -165,6 +165,19 @@ def test_the_architecture_names_what_is_there() -> None:
     assert named <= {part for name in ORDER for part in name.split(".")} | {"search", "decisions"}
 
 
+@pytest.mark.parametrize("name", ORDER)
+def test_no_module_keeps_anything(name: str) -> None:
+    """What one search or one test leaves behind would change the next one in the same process."""
+    tree = ast.parse(modules("search")[name].read_text(encoding="utf-8"))
+    targets = [t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets]
+    targets += [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
+    names = [target.id for target in targets if isinstance(target, ast.Name) and not target.id.startswith("__")]
+    kept = [name for name in names if name.lstrip("_")[:1].islower()]
+
+    assert kept == []
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Global)]
+
+
 def test_every_module_is_used() -> None:
     """A module that nothing imports any more would stay and be maintained for nothing."""
     used = {module for path in modules("search").values() for module in imports(path)}
