@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes: a file is complete, or it does not exist."""
 
 import contextlib
 import os
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-ENDING = ".tmp"  # of what is being written
+ENDING = ".tmp"  # of a file that is still being written
 
 
 @contextlib.contextmanager
 def replacing(path: Path, beside: Path | None = None) -> Iterator[IO[bytes]]:
-    """A file to write to, which takes its place once all of it is on the disk; none is left after an error.
+    """A temporary file to write to; it replaces `path` when it is on the disk, and is removed after an error.
 
     Args:
-        beside: where it is written meanwhile; `None`: `path` with `ENDING`, if no other process writes it.
+        beside: the temporary file; `None`: `path` with `ENDING`, which is safe only if no other process writes `path`.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     beside = beside or path.with_name(path.name + ENDING)
     try:

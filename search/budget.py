@@ -29,7 +29,7 @@ class Budget:
         return (*rungs, self.epochs)
 
     def faults(self) -> list[str]:
-        """What is wrong with it."""
+        """What is wrong with this budget, one sentence per fault."""
         whole = {"trials": 1, "epochs": 1, "first_rung": 1, "reduction_factor": 2}
         found = [
             f"budget: {name} must be a whole number, {low} or more; got {value!r}"

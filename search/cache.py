@@ -1,8 +1,8 @@
-"""Arrays in a node's cache: written beside and renamed, opened memory-mapped, evicted when they grow too many.
+"""Arrays in a node's cache: written to a temporary file and renamed, opened memory-mapped, evicted above a size limit.
 
-Beside every array `X.npy` lies its stamp `X.json`, with the size and the time of the file as it was written. An array
-without its stamp, or that is not as the stamp says, is none: whoever needs it makes it again. A stamp's own time
-tells when the array was last used.
+Each array `X.npy` has a stamp `X.json` beside it, which holds the size and the modification time of the array's file
+just after it was written. An array that has no stamp, or does not match it, counts as missing and is computed again.
+The modification time of the stamp is the time when the array was last used.
 """
 
 import contextlib
@@ -22,16 +22,16 @@ from search import atomic, machine
 
 Array = NDArray[Any]
 
-_MAPPED = 64 << 20  # bytes that may be resident until the pages are given back
+_MAPPED = 64 << 20  # bytes that may be resident before the pages are released
 _AROUND = 2 << 20  # bytes that Linux may map around a page that is read: whole folios, since 6.18
 _FREE_SHARE = 0.5
 
 
 class Rows:
-    """An array on disk, (n, …), of which rows are read; what was read does not stay in the process's memory.
+    """An array on disk, (n, …), read row by row; its pages are released again, so that memory use stays bounded.
 
     Args:
-        array: memory-mapped and read-only, as `np.load(path, mmap_mode="r")` gives it.
+        array: memory-mapped and read-only, as `np.load(path, mmap_mode="r")` returns it.
     """
 
     def __init__(self, array: Any) -> None:
@@ -55,7 +55,7 @@ class Rows:
 
 
 def opened(path: Path, shape: tuple[int, ...], dtype: str) -> Rows | None:
-    """The array at `path`, marked as used; `None` where there is none, or not the one that was written there."""
+    """Open the array at `path` and mark it as used; `None` if it is missing, or its stamp, shape or dtype differ."""
     try:
         if json.loads(_stamp(path).read_text("utf-8")) != _seen(path):
             return None
@@ -64,16 +64,16 @@ def opened(path: Path, shape: tuple[int, ...], dtype: str) -> Rows | None:
             return None
     except (OSError, ValueError):
         return None
-    with contextlib.suppress(OSError):  # the cache may be another's, to be read alone
+    with contextlib.suppress(OSError):  # the cache may belong to another user and be read-only
         os.utime(_stamp(path))
     return Rows(array)
 
 
 class Writer:
-    """Writes an array row by row to a file beside `path`, which takes its place when all of it is there.
+    """Writes an array row by row to a temporary file, which replaces `path` when the array is complete.
 
-    As a context it removes what it wrote when it is left by an error. Errors of the disk are `OSError`s: the file is
-    written, not mapped, for a full disk under a mapped file kills the process.
+    Used as a context manager; after an error it removes the temporary file. The file is written, not memory-mapped:
+    a full disk then raises an `OSError`, whereas under a mapped file it would kill the process.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
@@ -105,7 +105,7 @@ class Writer:
 
 
 def make_room(root: Path, needed: int, limit: int, keep: Collection[Path]) -> None:
-    """Remove the arrays below `root` that were used least lately, until `needed` bytes more keep to the limit."""
+    """Remove the least recently used arrays below `root`, except `keep`, until `needed` more bytes fit the limit."""
     stamps = {stamp: stamp.stat() for stamp in root.rglob("*.json") if stamp.with_suffix(".npy").exists()}
     sizes = {stamp: stamp.with_suffix(".npy").stat().st_size for stamp in stamps}
     used = sum(sizes.values())
@@ -119,9 +119,9 @@ def make_room(root: Path, needed: int, limit: int, keep: Collection[Path]) -> No
 
 
 def allowed(root: Path, asked: float) -> int:
-    """How many bytes the arrays below `root` may take: what is asked, in GiB, but at most half of what is free.
+    """How many bytes the arrays below `root` may take: `asked` GiB, but at most half of the free disk space.
 
-    What they take already counts as free.
+    The bytes that these arrays already take count as free.
     """
     taken = sum(path.stat().st_size for path in root.rglob("*.npy"))
     return min(int(asked * 2**30), int((machine.free(root) + taken) * _FREE_SHARE))
@@ -129,7 +129,7 @@ def allowed(root: Path, asked: float) -> int:
 
 @contextlib.contextmanager
 def writers(paths: Sequence[Path], shapes: Sequence[tuple[int, ...]], dtypes: Sequence[str]) -> Iterator[list[Writer]]:
-    """Several writers at once: all of their arrays, or none."""
+    """Several writers at once: after an error none of their arrays is kept."""
     with contextlib.ExitStack() as stack:
         parts = zip(paths, shapes, dtypes, strict=True)
         yield [stack.enter_context(Writer(*part)) for part in parts]

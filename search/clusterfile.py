@@ -1,4 +1,4 @@
-"""Checks a file for `ray up` before it is used: by Ray's own schema, and for what that lets pass.
+"""Checks a file for `ray up` before it is used: by Ray's own schema, and for faults that Ray does not find.
 
 python -m search.clusterfile cluster.yaml
 """
@@ -60,7 +60,7 @@ def demand_sound(path: Path) -> None:
 
 
 def _schema(config: dict[str, Any]) -> Iterator[str]:
-    """What Ray itself finds."""
+    """The fault that Ray itself finds, if any."""
     import click
     import jsonschema
 
@@ -72,7 +72,7 @@ def _schema(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _provider(config: Mapping[str, Any]) -> Iterator[str]:
-    """Names that Ray takes for settings of the provider, whatever they are."""
+    """Unknown provider types, and unknown keys of the provider, which Ray accepts whatever their name."""
     provider = config.get("provider") or {}
     known = PROVIDERS.get(str(provider.get("type")), set())
     if not known:
@@ -82,7 +82,7 @@ def _provider(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _files(config: Mapping[str, Any]) -> Iterator[str]:
-    """Files of this machine that are to be copied or used."""
+    """Faults of the files of this machine that the cluster file copies or uses."""
     mounts = config.get("file_mounts") or {}
     for there, here in mounts.items():
         if not Path(here).expanduser().exists():
@@ -100,7 +100,7 @@ def _files(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _security(config: Mapping[str, Any]) -> Iterator[str]:
-    """Who could reach Ray, and with it run what he likes."""
+    """Commands that leave Ray open to others, who could then run any code on the cluster."""
     for name, command in _commands(config):
         if "ray start" in command and "RAY_AUTH_MODE=token" not in command:
             yield f"{name}: ray start without RAY_AUTH_MODE=token lets everybody in"
@@ -110,7 +110,7 @@ def _security(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _versions(config: Mapping[str, Any]) -> Iterator[str]:
-    """Versions that are named, and are not those of the lock file."""
+    """Versions in commands and Docker images that differ from those of the lock file."""
     locked = dict(re.findall(r"^([\w-]+)==([^\s;]+)", LOCK.read_text("utf-8"), re.MULTILINE)) if LOCK.exists() else {}
     for name, command in _commands(config):
         for package, version in re.findall(r"\b([\w-]+)(?:\[[\w,-]*\])?==([\w.]+)", command):
@@ -124,7 +124,7 @@ def _versions(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _commands(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The name and the text of every command that is run."""
+    """The name and the text of every command that `ray up` runs."""
     parts = [("", config), *((f"{name}.", kind) for name, kind in (config.get("available_node_types") or {}).items())]
     for where, part in parts:
         for name in COMMANDS:
@@ -133,7 +133,7 @@ def _commands(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def main() -> int:
-    """Check the files that are named; give the exit status."""
+    """Check the files named on the command line; return the exit status."""
     status = 0
     for name in sys.argv[1:] or ["cluster.yaml"]:
         try:

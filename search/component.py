@@ -1,7 +1,7 @@
-"""What all tables of components have in common. A component is one way to do a part of the work, by its name.
+"""What all components have in common. A component is one named way to do one part of the work.
 
-There are optimizers, schedules, losses, heads, samplers and stopping rules. Each table is a file of its own, one row
-each; a space file may declare further rows.
+There are optimizers, schedules, losses, heads, samplers and stopping rules. Each kind has a table in its own file, with
+one row per component; a space file may declare more rows.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from search.setting import Setting
 
 
 def nothing_missing() -> list[str]:
-    """No fault: the component needs nothing but the project."""
+    """Return no fault: the component needs only what the project installs."""
     return []
 
 
@@ -20,11 +20,12 @@ class Component:
     """One component.
 
     Args:
-        meaning: for people, in a line.
-        parameters: name → what it may be. They are settings as all others: a space may fix or search them. Components
-            that mean the same by a parameter share its `Setting`.
-        missing: gives what this machine lacks for it, as sentences.
-        file: of the space that declares it, and `source` the text of that file; empty for those of the project.
+        meaning: one line for the user.
+        parameters: name → its setting. They are ordinary settings: a space may fix them or search them. Components
+            that share a parameter share its `Setting`.
+        missing: returns what this machine lacks for the component, one sentence each.
+        file: the space file that declares it; empty for the project's own components.
+        source: the text of that file; empty for the project's own components.
     """
 
     meaning: str

@@ -6,9 +6,9 @@ SearchError
 │  ├─ DataError          the images
 │  └─ BackboneError      the pretrained network or its weights
 ├─ StorageError        the search's folder cannot be written or is not what it should be        → exit status 1
-├─ NodeError           a node of a cluster cannot run trials; they go on on others
-├─ CheckpointError     a trial's saved state exists but cannot be read                           → the trial fails
-└─ NoUsableTrialError  no trial of the search gave a model                                       → exit status 1
+├─ NodeError           a node of a cluster cannot run trials; its trials continue on other nodes
+├─ CheckpointError     a trial's checkpoint exists but cannot be read                            → the trial fails
+└─ NoUsableTrialError  no trial of the search produced a model                                   → exit status 1
 Anything else is a bug: it ends the search with its traceback.
 """
 
@@ -18,15 +18,15 @@ from collections.abc import Iterable, Sequence
 
 
 class SearchError(Exception):
-    """Root of all errors that are raised on purpose."""
+    """Base class of all errors that the project raises on purpose."""
 
 
 class RequestError(SearchError):
-    """The request is wrong. Holds every fault that was found, not the first alone.
+    """The request is wrong. Holds every fault that was found, not only the first.
 
     Args:
         faults: one sentence each: what was given, what is allowed, what to do.
-        subject: what the faults are about, such as a file; empty when the faults say it themselves.
+        subject: what the faults are about, such as a file; empty when the faults name it themselves.
     """
 
     def __init__(self, faults: Sequence[str], subject: str = "") -> None:
@@ -64,9 +64,9 @@ class NodeError(SearchError):
     """A node of a cluster cannot run trials.
 
     Args:
-        node: its id.
+        node: the node's id.
         name: its host name and address.
-        faults: why not.
+        faults: why it cannot run trials.
     """
 
     def __init__(self, node: str, name: str, faults: Sequence[str]) -> None:
@@ -78,15 +78,15 @@ class NodeError(SearchError):
 
 
 class CheckpointError(SearchError):
-    """A trial's saved state exists but cannot be read. It is never taken for a fresh start."""
+    """A trial's checkpoint exists but cannot be read. The trial then fails; it does not start again from epoch 1."""
 
 
 class NoUsableTrialError(SearchError):
-    """No trial of the search gave a model."""
+    """No trial of the search produced a model."""
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> str:
-    """The sentence for an unknown name: the nearest known one first, then all of them."""
+    """The sentence for an unknown name: it suggests the most similar known name, then lists all of them."""
     names = sorted(known)
     lowered = {name.lower(): name for name in names}
     close = difflib.get_close_matches(given.lower(), lowered, n=1, cutoff=0.5)
@@ -95,7 +95,7 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> str:
 
 
 def cause(error: BaseException) -> str:
-    """The line that says what went wrong: the first, unless Keras only says there where it was."""
+    """One line that says what went wrong: the message's first line, or the next one if Keras only says where in it."""
     origin = getattr(error, "cause", None) or error
     lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", str(origin)).splitlines() if line.strip()]
     lines = lines[1:] if len(lines) > 1 and lines[0].startswith("Exception encountered when calling") else lines

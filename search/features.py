@@ -1,12 +1,12 @@
 """The frozen prefix's outputs, computed once per dataset and backbone and shared by every trial on the node.
 
-Cuts are counted from the images: cut `c` has `c` blocks below it, so a trial of unfreeze depth `d` starts at cut
-`blocks - d`. Cuts are nested: one pass over the images writes the features at all that are wanted. A trial starts from
-the nearest kept cut at or below its own, and runs the frozen blocks between the two itself; cut 0 are the images. The
-last cut is pooled: the head alone needs no map.
+Cuts are counted from the images: `c` blocks come before cut `c`, so a trial of unfreeze depth `d` starts at cut
+`blocks - d`. One pass over the images writes the features at several cuts. A trial starts from its own cut if that is
+kept, else from the nearest kept cut before it, and runs the frozen blocks between the two itself. Cut 0 is the images.
+At the last cut the pooled features are kept, because a head needs no feature map.
 
-The idea is that of Nautilus (Nakandala and Kumar 2022, https://doi.org/10.1145/3514221.3517846): frozen layers are a
-view over the data, to be materialised where that costs less than computing them again.
+The idea is that of Nautilus (Nakandala and Kumar 2022, https://doi.org/10.1145/3514221.3517846): the output of frozen
+layers is a view over the data, and is stored where reading it costs less than computing it again.
 """
 
 import contextlib
@@ -32,21 +32,21 @@ from search.data.store import Dataset
 IMAGES = 0
 WHAT = "computing features"
 BATCH = 32
-# Multiplications that must be saved for each byte read: about what a device computes while it reads one.
+# Multiplications that each byte read must save: about as many as the device computes while it reads one byte.
 WORTH = {"cpu": 30, "gpu": 2500}
 
-Read = Callable[[Any], Array]  # from rows, as indices, to their values
+Read = Callable[[Any], Array]  # from row indices to the values of these rows
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which features are meant: everything that decides their values, and the node's cache where they lie.
+    """Identifies features: everything that determines their values, and the node's cache that holds them.
 
     Args:
-        identity: of the backbone, as `backbones.describe` gives it.
+        identity: of the backbone, as `backbones.describe` returns it.
         shapes: of one image's features at cut 1, 2, …
         precision: a Keras dtype policy.
-        views: of each training image; view 0 is the image itself.
+        views: how many views each training image has; view 0 is the image itself.
         seed: of the other views.
     """
 
@@ -82,12 +82,12 @@ class Place:
 
     @property
     def labels(self) -> dict[str, Array]:
-        """Split → (n,) int32, indices of classes."""
+        """Split → class indices of its images, (n,) int32."""
         return {split: np.asarray(labels, np.int32) for split, labels in self.dataset.labels.items()}
 
     @contextlib.contextmanager
     def locked(self, name: str = "pass") -> Iterator[None]:
-        """One process of the node at a time; the others wait. Where no lock can be written, nobody waits."""
+        """Only one process of the node enters at a time; the others wait. If no lock can be written, none waits."""
         lock = FileLock(self.folder / f"{name}.lock")
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -104,24 +104,24 @@ class Place:
         return {self.folder / f"{name}.npy": part for part, name in names.items()}
 
     def shape(self, cut: int, split: str) -> tuple[int, ...]:
-        """Of a whole array: (images, …)."""
+        """The shape of one split's array at a cut: (images, …)."""
         return (len(self.dataset.items[split]), *self.shapes[cut - 1])
 
     def dtype(self, cut: int) -> str:
-        """Half precision where the network computes in it; what is pooled stays whole."""
+        """Half precision if the network computes in it; the pooled features at the last cut stay float32."""
         return "float16" if self.precision == "mixed_float16" and cut < len(self.shapes) else "float32"
 
     def bytes(self, cut: int) -> int:
-        """What one cut takes on disk."""
+        """The bytes that the arrays of one cut take on disk."""
         values = sum(math.prod(self.shape(cut, split)) for split, _ in self.arrays(cut).values())
         return values * np.dtype(self.dtype(cut)).itemsize
 
     def named(self, cut: int) -> str:
-        """A name for the values at one cut; cut 0 are the images."""
+        """A name for the values at one cut; cut 0 is the images."""
         return f"{self.folder.name} cut {cut}, {self.views} views, seed {self.seed}"
 
     def opened(self, cut: int) -> list[Rows] | None:
-        """The arrays of one cut, `train` view by view, then `val`; `None` unless all are there."""
+        """The arrays of one cut: each view of `train`, then `val`; `None` if any is missing."""
         found = []
         for path, (split, _) in self.arrays(cut).items():
             rows = cache.opened(path, self.shape(cut, split), self.dtype(cut))
@@ -134,21 +134,21 @@ class Place:
 def worthwhile(
     place: Place, wanted: Sequence[int], multiplications: Sequence[int], device: str, limit: int
 ) -> list[int]:
-    """The cuts to keep.
+    """Choose the cuts to keep.
 
     Args:
         wanted: the cuts at which trials may start.
         multiplications: of each block, for one image.
         device: `cpu` or `gpu`.
-        limit: bytes that all of them may take.
+        limit: bytes that all kept cuts may take.
 
     Returns:
-        Those whose reading costs less than computing them from the kept cut below; of these, as many as the limit
-        allows, first those that save the most multiplications for each byte.
+        The cuts whose features cost less to read than to compute from the kept cut before them. If these exceed the
+        limit, the cuts that save the fewest multiplications per byte, counted from the images, are dropped.
     """
 
     def saved(cut: int, below: int) -> float:
-        """Multiplications for each byte."""
+        """Multiplications saved per byte read."""
         size = math.prod(place.shapes[cut - 1]) * np.dtype(place.dtype(cut)).itemsize
         return sum(multiplications[below:cut]) / size
 
@@ -162,7 +162,7 @@ def worthwhile(
 
 
 def missing(place: Place, cuts: Sequence[int]) -> dict[Path, tuple[int, str, int]]:
-    """The arrays that the cache lacks, each with its cut, split and view."""
+    """The arrays that are missing in the cache, each with its cut, split and view."""
     return {
         path: (cut, split, view)
         for cut in cuts
@@ -172,14 +172,14 @@ def missing(place: Place, cuts: Sequence[int]) -> dict[Path, tuple[int, str, int
 
 
 def fill(place: Place, cuts: Sequence[int], backbone: Backbone, limit: int, progress: store.Progress) -> None:
-    """Compute what is missing at the given cuts, unless another process of the node does: then wait for it.
+    """Compute the missing features at the given cuts. If another process of the node computes them, wait for it.
 
     Args:
-        limit: bytes that all features of the node may take; those used least lately make room.
-        progress: called now and then with the images done and in all.
+        limit: bytes that all features of the node may take; the least recently used ones are removed to make room.
+        progress: called from time to time with the number of images done and the total.
 
     Raises:
-        OSError: the cache cannot be written, or the disk is full. Nothing that is incomplete stays.
+        OSError: the cache cannot be written, or the disk is full. No incomplete file is left.
     """
     if not missing(place, cuts):
         return
@@ -203,7 +203,7 @@ def fill(place: Place, cuts: Sequence[int], backbone: Backbone, limit: int, prog
 def _pass(
     place: Place, backbone: Backbone, part: tuple[str, int], paths: Mapping[Path, int], tell: Callable[[int], None]
 ) -> None:
-    """Run one view of a split's images through the network and write the features at several cuts."""
+    """Run one view of a split's images through the network, and write the features at several cuts."""
     split, view = part
     cuts = list(paths.values())
     network, read = backbones.prefix(backbone, cuts), images(place, split, view)
@@ -211,7 +211,7 @@ def _pass(
     count = len(place.dataset.items[split])
     with cache.writers(list(paths), shapes, dtypes) as writers:
         for start in range(0, count, BATCH):
-            rows = np.arange(start, start + BATCH) % count  # a smaller last batch would have the network traced again
+            rows = np.arange(start, start + BATCH) % count  # a smaller last batch would force a new trace
             end = min(start + BATCH, count)
             found = network.predict_on_batch(read(rows))
             for writer, values in zip(writers, found if len(cuts) > 1 else [found], strict=True):  # Keras unpacks one
@@ -220,7 +220,7 @@ def _pass(
 
 
 def images(place: Place, split: str, view: int) -> Read:
-    """Reads one view of a split's images, uint8 (rows, size, size, 3)."""
+    """A reader for one view of a split's images; it returns uint8 (rows, size, size, 3)."""
     array, _ = store.load(place.dataset, split, place.image_size, place.cache)
     pixels, digests = Rows(array), place.dataset.digests[split]
     if not view:
@@ -230,15 +230,16 @@ def images(place: Place, split: str, view: int) -> Read:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a trial starts: the kept cut, and what lies there.
+    """Where a trial starts: a kept cut, and its features.
 
     Args:
-        name: says all that decides the values.
-        cut: at or below the trial's own.
+        name: identifies everything that determines the values.
+        cut: the trial's own cut, or one before it.
         train: a reader for each view.
         val: the reader of the validation images.
-        shape: of one image's values; `dtype` theirs.
-        nbytes: of all arrays.
+        shape: of one image's values.
+        dtype: of these values.
+        nbytes: size of all arrays together.
     """
 
     name: str
@@ -251,13 +252,13 @@ class Start:
 
 
 def nearest(place: Place, cut: int) -> Start:
-    """The kept cut nearest below `cut`, or `cut` itself; without one, the images.
+    """The start at `cut` if it is kept, else at the nearest kept cut before it, else at the images.
 
     Raises:
-        DataError, StorageError: not even the images can be read.
+        DataError, StorageError: no cut is kept, and the images cannot be read either.
     """
     if cut != IMAGES and not place.opened(cut):
-        with place.locked():  # another process may be at it
+        with place.locked():  # another process may be computing it: wait for that
             pass
     for kept in range(cut, IMAGES, -1):
         if rows := place.opened(kept):

@@ -1,4 +1,4 @@
-"""What this machine has: CPUs, GPUs, and folders that can be written."""
+"""What this machine has: its CPUs and GPUs, and whether its folders can be written."""
 
 import contextlib
 import errno
@@ -24,11 +24,11 @@ PACKAGES = (
     "numpy",
 )
 LOST = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN)
-TRIED = 1 << 20  # bytes that a folder must have room for
+TRIED = 1 << 20  # bytes that a folder must have room for to count as writable
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of all that decides what a search gives."""
+    """The versions of Python and of all packages that influence the results of a search."""
     found = {"Python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -37,26 +37,26 @@ def versions() -> dict[str, str]:
 
 
 def cpus() -> int:
-    """The CPUs this process may use, at least 1: those it may run on, or fewer by the quota of its container."""
+    """How many CPUs this process may use, at least 1: those of its affinity mask, or fewer by its container's quota."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min(there, quota())))
 
 
 def quota(root: Path = Path("/")) -> float:
-    """How many CPUs' time this process may take, by the smallest quota of its control groups; infinite without one.
+    """The CPU time this process may use, in CPUs: the smallest quota of its control groups; infinite without one.
 
     Args:
-        root: below which `proc` and the control groups are mounted.
+        root: the folder below which `proc` and the control groups are mounted.
     """
     return min((_allowed(group) for group in _control_groups(root)), default=math.inf)
 
 
 def _control_groups(root: Path) -> Iterator[Path]:
-    """The folders of this process's control groups that may limit CPUs, each with those above it (version 1 or 2)."""
+    """The folders of this process's control groups (version 1 or 2) that may limit CPUs, each with its parents."""
     try:
         groups = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text().splitlines()]
         mounts = [line.split() for line in (root / "proc/self/mountinfo").read_text().splitlines()]
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return
     paths = {
         "cgroup2" if number == "0" else "cgroup": path for number, kinds, path in groups if _of_cpus(number, kinds)
@@ -65,18 +65,18 @@ def _control_groups(root: Path) -> Iterator[Path]:
         above, at, kind, options = mount[3], mount[4], mount[mount.index("-") + 1], mount[-1]
         if kind in paths and _of_cpus("0" if kind == "cgroup2" else "", options):
             mounted, inside = root / at.lstrip("/"), os.path.relpath(paths[kind], above)
-            group = mounted if inside.startswith("..") else mounted / inside  # it may lie outside this container
+            group = mounted if inside.startswith("..") else mounted / inside  # the group may be outside this container
             yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(mounted))
 
 
 def _of_cpus(number: str, kinds: str) -> bool:
-    """Whether a hierarchy may limit CPUs: that of version 2, whose number is 0, or the one of this kind."""
+    """Whether a hierarchy may limit CPUs: that of version 2, whose number is 0, or one of version 1 of kind `cpu`."""
     return number == "0" or "cpu" in kinds.split(",")
 
 
 def _allowed(group: Path) -> float:
     """The quota of one control group, in CPUs."""
-    with contextlib.suppress(OSError, ValueError):  # no limit there, or none that is a number
+    with contextlib.suppress(OSError, ValueError):  # no such file, or no limit ("max")
         most, period = (group / "cpu.max").read_text().split()
         return int(most) / int(period)
     with contextlib.suppress(OSError, ValueError):
@@ -86,7 +86,7 @@ def _allowed(group: Path) -> float:
 
 
 def gpus() -> int:
-    """The GPUs this process may use."""
+    """How many GPUs this process may use."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
@@ -95,12 +95,12 @@ def gpus() -> int:
 
 @functools.cache
 def gpu_memory() -> int:
-    """Bytes of memory of the smallest GPU; 0 without one, or where the driver does not say."""
+    """Bytes of memory of the smallest GPU; 0 without a GPU, or if the driver does not tell."""
     return min(_memories(), default=0) if gpus() else 0
 
 
 def _memories() -> list[int]:
-    """Bytes of memory of each of NVIDIA's GPUs; 0 where the driver does not say."""
+    """Bytes of memory of each NVIDIA GPU; 0 if the driver does not tell."""
     import pynvml
 
     try:
@@ -120,31 +120,31 @@ def _memory(device: Any) -> int:
 
     try:
         return int(pynvml.nvmlDeviceGetMemoryInfo(device).total)
-    except pynvml.NVMLError:  # a GPU that is divided (MIG) does not say to everybody
+    except pynvml.NVMLError:  # a partitioned GPU (MIG) may refuse to tell
         return 0
 
 
 def free(folder: Path) -> int:
-    """Bytes that are free where a folder is, or will be."""
+    """Free bytes on the disk of a folder, which need not exist yet."""
     return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
 
 
 def unwritable(folder: Path) -> str | None:
-    """Why a folder cannot be written or made; `None` when it can."""
+    """Why a folder cannot be written or created; `None` when it can."""
     try:
         existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
         if not existing.is_dir():
             return f"{existing} is not a folder"
-        with tempfile.TemporaryDirectory(dir=existing):  # permissions alone do not tell, for root least of all
+        with tempfile.TemporaryDirectory(dir=existing):  # permissions do not prove it, least of all for root
             return None
     except OSError as error:
         return f"no folder can be made there: {error.strerror}"
 
 
 def storage_fault(error: BaseException, folder: Path) -> str | None:
-    """That a folder is lost, as one sentence, where that is why an error came; else `None`.
+    """If a lost folder caused an error, one sentence that says so; else `None`.
 
-    TensorFlow's errors do not have the system's number: then the folder is tried.
+    TensorFlow's errors have no `errno`: where no error number tells, the folder is tested by writing to it.
     """
     for each in _origins(error):
         if isinstance(each, OSError) and each.errno in LOST:
@@ -153,14 +153,14 @@ def storage_fault(error: BaseException, folder: Path) -> str | None:
 
 
 def _origins(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that it came from."""
+    """An error and the errors that caused it."""
     while error:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def lost(folder: Path) -> str | None:
-    """That a folder is gone, full or cannot be written, as one sentence; else `None`."""
+    """If a folder is gone, full or read-only, one sentence that says so; else `None`."""
     if not folder.is_dir():
         return f"{folder} cannot be written: {os.strerror(errno.ENOENT)}"
     try:

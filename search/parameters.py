@@ -1,4 +1,4 @@
-"""The parameters of a space: Optuna's distributions, and `Depth`, whose upper end is known only with the backbone."""
+"""The parameters of a space: Optuna's distributions, and `Depth`, whose upper end depends on the backbone."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ FRACTIONS: Mapping[str, Callable[[int], int]] = {"half": lambda blocks: (blocks 
 
 @dataclass(frozen=True)
 class Depth:
-    """How many blocks are trained, counted from the top: `low` to `high`, or to all the backbone has."""
+    """How many blocks are trained, counted from the output: `low` to `high` (`None`: all blocks of the backbone)."""
 
     low: int = 0
     high: int | None = None
@@ -29,11 +29,11 @@ class Depth:
             raise ValueError(f"a Depth needs whole numbers with low <= high; got low={self.low!r}, high={self.high!r}")
 
     def resolve(self, blocks: int) -> Int:
-        """The whole numbers this stands for when the backbone has `blocks` blocks."""
+        """The range of whole numbers for a backbone of `blocks` blocks."""
         return Int(self.low, blocks if self.high is None else self.high)
 
     def place(self, value: Value, blocks: int) -> Value:
-        """The number that a start point's value stands for; `half` and `all` keep to the range."""
+        """The number that a start point's value stands for; `half` and `all` are clipped to the range."""
         if not isinstance(value, str):
             return value
         numbers = self.resolve(blocks)
@@ -61,7 +61,7 @@ def ends(parameter: Parameter) -> list[Value]:
 
 
 def values(parameter: Parameter) -> list[Value]:
-    """Every value of a parameter that has finitely many; a `Depth` must be resolved first."""
+    """Every value of a `Choice` or an `Int`; a `Depth` must be resolved first."""
     match parameter:
         case Choice():
             return list(parameter.choices)
@@ -100,5 +100,5 @@ def sample(trial: Trial, name: str, parameter: Parameter) -> Value:
 
 
 def is_whole(value: object) -> bool:
-    """Whether a value is a whole number; a truth value is none."""
+    """Whether a value is a whole number; `True` and `False` are not."""
     return isinstance(value, int) and not isinstance(value, bool)

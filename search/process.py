@@ -1,6 +1,6 @@
-"""What every process sets that imports Keras, whatever its user has set for other work.
+"""What every process sets before it imports Keras; the user's own Keras settings are ignored.
 
-Where Keras keeps downloaded weights stays as it is.
+Only the folder where Keras keeps downloaded weights stays as the user set it.
 """
 
 import contextlib
@@ -14,13 +14,13 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def importing_keras(cpus: float) -> Iterator[None]:
-    """Import Keras, and what needs it, within: as a search needs it, and in half the time.
+    """A context in which to import Keras and the modules that need it: with a search's settings, in half the time.
 
-    The garbage collector rests, for what is made then stays. Packages that Keras would import for its wrappers and
-    plots, which a search has no use for, count as missing meanwhile.
+    The garbage collector is off meanwhile, because the objects that imports create are not garbage. Packages that Keras
+    would import only for its wrappers and plots, which a search does not use, count as missing meanwhile.
 
     Args:
-        cpus: how many this process may use; TensorFlow reads it when it is imported.
+        cpus: how many CPUs this process may use; TensorFlow reads this when it is imported.
     """
     threads = str(max(1, int(cpus)))
     os.environ.update(
@@ -47,7 +47,7 @@ def importing_keras(cpus: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_settings_of_the_user() -> Iterator[None]:
-    """Keras reads no `keras.json` when it is imported within, not even one that it would refuse, and writes none."""
+    """A context in which importing Keras neither reads nor writes `keras.json`, so that an invalid one does no harm."""
     given = os.environ.get("KERAS_HOME")
     os.environ["KERAS_HOME"] = os.devnull
     try:

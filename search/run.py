@@ -20,15 +20,15 @@ DONE, FAILED, WRONG_REQUEST, SOME_TRIALS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises what argparse finds wrong instead of printing its usage."""
+    """An argument parser that raises an error where argparse would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise it."""
+        """Raise it as a `RequestError`."""
         raise RequestError([f"{message}; see --help"])
 
 
 def parser() -> Parser:
-    """The options. A new one needs a reason that `--set` cannot serve."""
+    """The command's options. Add one only for what `--set` cannot express."""
     options = Parser(
         prog="python -m search.run",
         description="Hyperparameter search for fine-tuning image models.",

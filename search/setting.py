@@ -1,4 +1,4 @@
-"""What one setting is: its meaning, default and range; and the values that settings have."""
+"""One setting (its meaning, default and range), and the values that settings have."""
 
 import math
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ Value = bool | int | float | str | None
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: what it means, its default (which gives its type) and what is allowed.
+    """One setting: what it means, its default (which determines its type) and the allowed values.
 
-    `low` and `high` are allowed themselves unless `above` is set, which leaves `low` out.
+    The range includes `low` and `high`; if `above` is set, it excludes `low`.
     """
 
     meaning: str
@@ -48,7 +48,7 @@ class Setting:
         return f"{kind}, {bottom}" + ("" if self.high == math.inf else f" and at most {self.high:g}")
 
     def read(self, text: str) -> Value:
-        """The value that `text` stands for; text that is no number stays text, for `fault` to name."""
+        """Convert `text` to this setting's type; text that is not a number stays text, so that `fault` reports it."""
         if self.choices or isinstance(self.default, str) or self.default is None:
             return text
         try:
@@ -58,22 +58,22 @@ class Setting:
 
 
 class Values(dict[str, Value]):
-    """What settings are set to, by name, each as the kind of value that it is.
+    """The values of settings, by name; each method returns one as a certain type.
 
     Raises:
-        TypeError: from all methods: it is not of that kind, which `Setting.fault` had to find.
+        TypeError: from all methods: the value has another type. `Setting.fault` should have found that before.
     """
 
     def whole(self, name: str) -> int:
-        """A whole number."""
+        """The value of a setting that is a whole number."""
         return int(self._of(name, int))
 
     def number(self, name: str) -> float:
-        """A number."""
+        """The value of a setting that is a number."""
         return float(self._of(name, int | float))
 
     def text(self, name: str) -> str:
-        """A text, which is not empty."""
+        """The value of a setting that is text."""
         return str(self._of(name, str))
 
     def _of(self, name: str, kind: Any) -> Any:

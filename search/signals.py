@@ -1,7 +1,7 @@
-"""The signals by which somebody asks a process to end: answered by this process, and kept from those that it starts.
+"""The signals that ask a process to end: this process handles them, and the processes that it starts do not get them.
 
-They come from a terminal, a batch system or a service manager, which send them to a process, to its whole group or to
-all that it started; some send two at once.
+They come from a terminal, a batch system or a service manager, which send them to one process, to its process group or
+to all its child processes; some send two at once.
 """
 
 import contextlib
@@ -20,9 +20,10 @@ Answer = Callable[[int, FrameType | None], object]
 
 @contextlib.contextmanager
 def answered(answer: Answer) -> Iterator[None]:
-    """Have `answer` called when this process is asked to end; signals that come together ask once.
+    """Call `answer` when a signal asks this process to end; several signals within `TOGETHER_S` count as one.
 
-    What was to be ignored, as SIGHUP under `nohup`, stays ignored. The main thread alone may call this.
+    A signal of `UNLESS_IGNORED` that was ignored before, such as SIGHUP under `nohup`, stays ignored. Only the main
+    thread may call this.
     """
     asked_at = -math.inf
 
@@ -43,7 +44,7 @@ def answered(answer: Answer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept_away() -> Iterator[None]:
-    """Keep these signals from the processes, and the threads, that this thread starts meanwhile, and from theirs."""
+    """Block these signals in all processes and threads that this thread starts meanwhile, and in their descendants."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [*ALWAYS, *UNLESS_IGNORED])
     try:
         yield

@@ -1,8 +1,9 @@
-"""Has Ray drain a spot machine that is about to be taken away, so that its trials move on and none counts as failed.
+"""Makes Ray drain a spot machine before it is taken away: its trials continue elsewhere, and none counts as failed.
 
     python -m search.spot aws|gcp
 
-The cluster files in deploy/ start it on every spot worker. It asks the machine's metadata service until a notice comes:
+The cluster files in deploy/ start this module on every spot worker. It polls the machine's metadata service until a
+notice comes:
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html,
 https://cloud.google.com/compute/docs/instances/create-use-spot#detect-preemption.
 """
@@ -58,10 +59,10 @@ PROVIDERS = {"aws": aws, "gcp": gcp}
 
 
 def drain(seconds: float) -> None:
-    """Tell Ray that this node goes.
+    """Tell Ray that this node will be taken away.
 
     Args:
-        seconds: until then.
+        seconds: the time left until then.
     """
     import ray
 

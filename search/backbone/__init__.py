@@ -1,1 +1,1 @@
-"""Pretrained networks by their source, and the blocks that are found in their graph."""
+"""Pretrained networks from several sources, and the blocks found in their graphs."""

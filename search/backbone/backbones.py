@@ -1,5 +1,5 @@
 """Pretrained networks: constructor, weights, preprocessing and blocks of any `keras.applications` class by its name,
-of the built-in `tiny`, and of a user's own `.keras` file. None is listed by hand.
+of the built-in `tiny`, and of a user's own `.keras` file. The classes of Keras are found, not listed by hand.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Source(NamedTuple):
     Attributes:
         name: one of `names()`, or the path of a `.keras` file.
         weights: `imagenet`, `own`, `none` or the path of a weights file.
-        image_size: height and width in pixels; 0: the backbone's own.
+        image_size: height and width in pixels; 0: the size the backbone was made for.
         precision: a Keras dtype policy.
     """
 
@@ -44,11 +44,11 @@ class Backbone:
     """A network and where it can be cut.
 
     Attributes:
-        name: as it was asked for.
+        name: as requested.
         network: from preprocessed images (batch, size, size, 3) to features (batch, height, width, channels) or
-            (batch, channels). Its layers are flat, and all of them trainable.
-        blocks: from input to output; together they hold every layer once.
-        preprocess: from raw RGB pixels in [0, 255] to what the network wants; made of Keras's own layers.
+            (batch, channels). It has no nested models, and all its layers are trainable.
+        blocks: from input to output; together they hold every layer exactly once.
+        preprocess: from raw RGB pixels in [0, 255] to the input of the network; made of Keras's own layers.
         cuts: the tensor of `network` at which each block ends.
         left_off: the names of the layers that only augment images; see `graph.flatten`.
     """
@@ -71,7 +71,7 @@ def names() -> list[str]:
 
 
 def default_weights(name: str) -> str:
-    """`imagenet` for a network of `keras.applications`; `own` for `tiny` and a `.keras` file, which bring theirs."""
+    """`imagenet` for a network of `keras.applications`; `own` for `tiny` and a `.keras` file, which have their own."""
     return sources.OWN if name == "tiny" or sources.is_file(name) else "imagenet"
 
 
@@ -105,7 +105,7 @@ def _weights_faults(name: str, weights: str) -> list[str]:
 def load(name: str, weights: str, image_size: int) -> Backbone:
     """Build a backbone with its weights, for square images of one size.
 
-    Random weights (`none`) are the same in every process, so that features computed by one serve all.
+    Random weights (`none`) are the same in every process, so that all can use features computed by one of them.
 
     Args:
         name: one of `names()`, or the path of a `.keras` file.
@@ -131,14 +131,18 @@ def load(name: str, weights: str, image_size: int) -> Backbone:
 def between(backbone: Backbone, start: int, end: int) -> keras.Model:
     """The part of a backbone between two cuts, as a model that shares its layers and weights.
 
-    Nothing is made trainable or frozen. `training=False` keeps batch normalisation in inference mode, but only where
-    it is given while the model runs, as in the `call` of a subclassed model: Keras 3.15 overrides what a functional
-    model's graph says while that model is fitted (keras-team/keras#23364).
+    Nothing is made trainable or frozen. To keep batch normalisation in inference mode, pass `training=False` when the
+    model is called, as in the `call` of a subclassed model: while a functional model is fitted, Keras 3.15 overrides
+    the value that is stored in its graph (keras-team/keras#23364).
 
     Args:
         backbone: what to cut.
-        start: how many blocks lie below, 0 to `len(backbone.blocks)`; at 0 the part takes preprocessed images.
-        end: likewise, where it ends, from `start` on; where they are the same, the model hands its input on.
+        start: the cut where the part starts, 0 to `len(backbone.blocks)`: the number of blocks before it. At 0 the
+            part takes preprocessed images.
+        end: the cut where it ends, `start` or later; if both are the same, the model returns its input.
+
+    Raises:
+        ValueError: `start` and `end` are not two cuts in order.
     """
     import keras
 
@@ -153,7 +157,7 @@ def between(backbone: Backbone, start: int, end: int) -> keras.Model:
 
 
 def prefix(backbone: Backbone, cuts: Sequence[int]) -> keras.Model:
-    """Raw images (batch, size, size, 3) → a list of what is at each of the cuts, counted as for `between`."""
+    """A model from raw images (batch, size, size, 3) to a list of the features at each cut, counted as in `between`."""
     import keras
 
     inner = keras.Model(backbone.network.inputs[0], [backbone.cuts[cut - 1] for cut in cuts])
@@ -163,33 +167,33 @@ def prefix(backbone: Backbone, cuts: Sequence[int]) -> keras.Model:
 
 
 def without_xla(model: Any) -> Any:
-    """The model, to predict with as it is: on a GPU, Keras has XLA compile it, which takes half a minute a model."""
+    """The same model with XLA off: on a GPU, Keras would compile it with XLA, which takes half a minute per model."""
     model.jit_compile = False
     return model
 
 
 def prepared(backbone: Backbone, images: Any) -> Any:
-    """Raw images, of any type of number → what the network takes."""
+    """Preprocess raw images, of any numeric dtype, for the network."""
     import keras
 
     return backbone.preprocess(keras.ops.cast(images, "float32"))
 
 
 def pool(x: Any) -> Any:
-    """A map's mean over its places; what is no map stays as it is."""
+    """The mean of a feature map over height and width; a tensor without these axes is returned unchanged."""
     import keras
 
     return keras.layers.GlobalAveragePooling2D(dtype="float32")(x) if len(x.shape) == 4 else x
 
 
 def describe(backbone: Backbone) -> dict[str, Any]:
-    """What a search must know of a backbone, ready for JSON.
+    """What a search must know about a backbone, as data for JSON.
 
     Returns:
-        `image_size`, in pixels; `blocks`, their names from input to output; `parameters`, the trainable ones of each
-        block; `multiplications`, those of each block for one image; `shapes`, of the tensor at the end of each block,
-        that of the last one pooled; `left_off`, the names of the layers that only augment images; `identity`, SHA-256
-        over all that decides the backbone's output.
+        `image_size`, in pixels; `blocks`, their names from input to output; `parameters`, the number of trainable
+        parameters of each block; `multiplications`, of each block for one image; `shapes`, of one image's tensor at
+        the end of each block, for the last block after pooling; `left_off`, the names of the layers that only augment
+        images; `identity`, SHA-256 in hex over everything that determines the backbone's output.
     """
     import keras
 
@@ -209,7 +213,7 @@ def describe(backbone: Backbone) -> dict[str, Any]:
 
 
 def _structure(network: keras.Model) -> str:
-    """A network as JSON, without its names: Keras counts some of them on in a process."""
+    """A network as JSON with its names replaced by numbers, because Keras numbers some names by process."""
     text = str(network.to_json())
     for number, named in enumerate([network, *network.operations]):
         text = text.replace(f'"{named.name}"', f'"{number}"')

@@ -1,17 +1,17 @@
 """Where a network can be cut in two, found from its graph.
 
 A *cut point* is a place through which all data flows as a single tensor. The operations between two neighbouring cut
-points are a *step*; steps are gathered into *units*, units into *blocks*:
+points are a *step*. Steps are grouped into *units*, and units into *blocks*:
 
 - a unit is a kernel (a convolution, a dense layer) or a whole residual, dense or inception branch, with the
   normalisation, activation, padding and pooling that follow it;
-- every branch that comes together again (`Add`, `Concatenate`) ends a block, and the unit before a branch does too;
+- a block ends where branches merge (`Add`, `Concatenate`), and at the unit before a branch;
 - between branches, a block ends where the tensors of one resolution are narrowest before they widen again, such as
   at MobileNetV2's `block_13_project_BN`; in a network without branches every unit is a block;
-- at most `MAX_BLOCKS`: the two neighbours that together hold the fewest weights are joined until no more are left.
+- while there are more than `MAX_BLOCKS`, the two neighbours that together have the fewest parameters are joined.
 
-Method: the cut points are the single-vertex dominators of the output, found by counting the tensors that are alive
-along a topological order, as in register allocation.
+Method: the cut points are the single-vertex dominators of the output. They are found by counting the tensors that are
+alive along a topological order, as in register allocation.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Block:
     """A part of the backbone between two cut points.
 
     Attributes:
-        name: that of its last layer.
+        name: the name of its last layer.
         layers: the names of its layers, from input to output. A layer without weights that is called in several
-            blocks belongs to the first.
+            blocks belongs to the first of them.
     """
 
     name: str
@@ -47,7 +47,12 @@ class Block:
 
 @dataclass
 class _Unit:
-    """Neighbouring calls that stay together: the indices of the last one and of the last one of the kernel's step."""
+    """Neighbouring calls that stay together.
+
+    Attributes:
+        end: the index of its last call.
+        kernel: the index of the last call of the step that has the kernel.
+    """
 
     end: int
     kernel: int
@@ -56,7 +61,7 @@ class _Unit:
 
 
 def find(calls: Sequence[Call]) -> list[int]:
-    """The indices of the calls that end a block, from input to output; the last is that of the last call."""
+    """The indices of the calls that end a block, from input to output; the last one is the index of the last call."""
     units = _units(calls, _cut_points(calls))
     if any(unit.is_branch for unit in units):
         units = [unit for unit, *around in _neighbours(units) if _ends_block(calls, unit, *around)]
@@ -65,7 +70,7 @@ def find(calls: Sequence[Call]) -> list[int]:
 
 
 def _cut_points(calls: Sequence[Call]) -> list[int]:
-    """Indices after which one tensor is alive and no layer with weights is called both before and after."""
+    """The indices of calls after which only one tensor is alive and no earlier layer with weights is called again."""
     last_use = {id(tensor): index for index, call in enumerate(calls) for tensor in call.inputs}
     last_call = {id(call.operation): index for index, call in enumerate(calls) if graph.weights(call)}
     cut_points, alive, busy_until = [], set[int](), 0
@@ -79,7 +84,7 @@ def _cut_points(calls: Sequence[Call]) -> list[int]:
 
 
 def _units(calls: Sequence[Call], cut_points: Sequence[int]) -> list[_Unit]:
-    """Gather the steps between cut points into units, each with a kernel unless the whole network has none."""
+    """Group the steps between cut points into units, each with a kernel unless the whole network has none."""
     units: list[_Unit] = []
     for start, end in itertools.pairwise([0, *(point + 1 for point in cut_points)]):
         step = calls[start:end]
@@ -98,24 +103,24 @@ def _units(calls: Sequence[Call], cut_points: Sequence[int]) -> list[_Unit]:
 
 
 def _starts_anew(unit: _Unit, step: Sequence[Call]) -> bool:
-    """Whether a step without a kernel belongs to what comes: a pre-activation or a transition after a branch."""
+    """Whether a step without a kernel belongs to the next unit: a pre-activation or a transition after a branch."""
     keeps_shape = step[0].inputs[0].shape == step[-1].outputs[0].shape
     return unit.is_branch and (not keeps_shape or any(graph.weights(call) for call in step))
 
 
 def _is_branch(step: Sequence[Call]) -> bool:
-    """Whether a step ends where maps of one resolution meet; a gate, such as squeeze-and-excitation, does not count."""
+    """Whether a step ends by merging maps of the same resolution; a gate (squeeze-and-excitation) does not count."""
     meeting = step[-1].inputs
     return len(meeting) > 1 and len({tuple(tensor.shape[1:-1]) for tensor in meeting}) == 1
 
 
 def _neighbours(units: Sequence[_Unit]) -> Iterable[tuple[_Unit, _Unit | None, _Unit | None]]:
-    """Each unit with the one before and the one after it."""
+    """Each unit with the unit before it and the unit after it."""
     return zip(units, [None, *units[:-1]], [*units[1:], None], strict=True)
 
 
 def _ends_block(calls: Sequence[Call], unit: _Unit, before: _Unit | None, after: _Unit | None) -> bool:
-    """Whether a unit is a branch, stands before one, or is where its resolution is narrowest for the moment."""
+    """Whether a unit is a branch, comes before one, is the last, or has a local minimum of channels."""
     if after is None or unit.is_branch or after.is_branch:
         return True
     width = calls[unit.kernel].outputs[0].shape[-1]
@@ -123,7 +128,7 @@ def _ends_block(calls: Sequence[Call], unit: _Unit, before: _Unit | None, after:
 
 
 def _width(calls: Sequence[Call], unit: _Unit, other: _Unit | None) -> float:
-    """Channels of the other unit's kernel's output; infinite where there is none of this unit's resolution."""
+    """The channels after the other unit's kernel; infinite without another unit, or if its resolution differs."""
     if other is None:
         return math.inf
     shape, other_shape = (calls[index].outputs[0].shape for index in (unit.kernel, other.kernel))
@@ -131,7 +136,7 @@ def _width(calls: Sequence[Call], unit: _Unit, other: _Unit | None) -> float:
 
 
 def _at_most(limit: int, calls: Sequence[Call], ends: list[int]) -> list[int]:
-    """Join the neighbours that together hold the fewest weights until there are no more than `limit`."""
+    """Join the two neighbours that together have the fewest parameters, until there are at most `limit` blocks."""
     counts = [graph.parameters(call.operation for call in part) for part in _parts(calls, ends)]
     while len(ends) > limit:
         lightest = min(range(len(ends) - 1), key=lambda index: counts[index] + counts[index + 1])
@@ -145,7 +150,7 @@ def _parts(calls: Sequence[Call], ends: Iterable[int]) -> list[Sequence[Call]]:
 
 
 def name(network: keras.Model, calls: Sequence[Call], ends: Sequence[int]) -> tuple[Block, ...]:
-    """The blocks that end at the given calls, together with every layer of the network exactly once."""
+    """The blocks that end at the given calls; together they hold every layer of the network exactly once."""
     import keras
 
     left = {layer.name for layer in network.layers}

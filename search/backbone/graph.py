@@ -1,4 +1,4 @@
-"""A network as a list of calls: every layer and operation in the order in which they are applied."""
+"""A network as a list of calls: all layers and operations in the order in which they are applied."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
-SIDE = 2  # of what a layer is tried on, where it takes any number
+SIDE = 2  # size of the axes of a test input that the layer leaves open
 
 
 @dataclass(frozen=True)
 class Call:
-    """One operation applied once: a layer or a bare `keras.ops` operation, and the tensors it takes and gives."""
+    """One call of an operation (a layer or a bare `keras.ops` operation), with its input and output tensors."""
 
     operation: Any
     inputs: tuple[keras.KerasTensor, ...]
@@ -28,21 +28,21 @@ class Call:
 
 
 def flatten(network: keras.Model, image_size: int) -> tuple[keras.Model, list[Call], list[str]]:
-    """Rebuild a network for one image size, without nested models and with names that every process agrees on.
+    """Rebuild a network for one image size, without nested models and with names that are the same in every process.
 
-    Augmentation is left off: Keras's random layers act unless they are told not to, so that a model that holds some
-    answers differently each time it is called. The mode, training or inference, is that of who calls the network.
+    Augmentation layers are left off: Keras's random layers are active by default, so a model that holds some returns
+    other values at each call. The caller of the network decides the mode, training or inference.
 
     Args:
-        network: functional or sequential, from one tensor (batch, height, width, 3) to one tensor. Its layers and
-            weights are shared with the result; layers that Keras named by counting are numbered anew.
-        image_size: height and width of the images.
+        network: functional or sequential, from one tensor (batch, height, width, 3) to one tensor. The result shares
+            its layers and weights; layers with a number in their Keras name get a new number.
+        image_size: height and width of the images, in pixels.
 
     Returns:
         The flat network, its calls in topological order, and the names of the layers that were left off.
 
     Raises:
-        ValueError: Keras's own, when the images are too small.
+        ValueError: from Keras, when the images are too small.
     """
     import keras
 
@@ -63,7 +63,7 @@ def _is_nested(operation: Any) -> bool:
 
 
 def _is_augmentation(operation: Any, given: Any) -> bool:
-    """Whether a layer acts unless it is told not to, and gives in inference what it is given."""
+    """Whether a layer runs in training mode by default, and returns its input unchanged in inference mode."""
     import keras
 
     mode = inspect.signature(operation.call).parameters.get("training")
@@ -75,7 +75,7 @@ def _is_augmentation(operation: Any, given: Any) -> bool:
 
 
 def _recorder(calls: list[Call], left_off: list[str], images: keras.KerasTensor) -> Any:
-    """A `call_function` for `clone_model` that opens nested models by one level and writes down what is called."""
+    """A `call_function` for `clone_model` that unpacks nested models by one level and records every call."""
     named: dict[str, Any] = {images.name: images}
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
@@ -100,7 +100,7 @@ def _tensors(structure: Any) -> tuple[keras.KerasTensor, ...]:
 
 
 def _rename(operation: Any, named: dict[str, Any]) -> None:
-    """Give an operation a name that is free and does not depend on what else the process has built."""
+    """Give an operation a free name that does not depend on what else the process has built."""
     stem = re.sub(r"_\d+$", "", operation.name)
     if stem.replace("_", "") != type(operation).__name__.lower():
         stem = operation.name
@@ -111,7 +111,7 @@ def _rename(operation: Any, named: dict[str, Any]) -> None:
 
 
 def without_classifier(network: keras.Model, calls: list[Call]) -> tuple[keras.Model, list[Call]]:
-    """Leave off a last dense layer with softmax or sigmoid, be it its activation or an operation of its own."""
+    """Leave off a last dense layer with softmax or sigmoid, whether as its activation or as a separate operation."""
     import keras
 
     dense = [isinstance(call.operation, keras.layers.Dense) for call in calls]
@@ -133,23 +133,23 @@ def _is_classifying(operation: Any) -> bool:
 
 
 def parameters(operations: Iterable[Any]) -> int:
-    """The number of trainable parameters of some operations; one that comes twice counts once."""
+    """The number of trainable parameters of some operations; an operation that occurs twice counts once."""
     distinct = {id(operation): operation for operation in operations}.values()
     weights = [weight for operation in distinct for weight in getattr(operation, "trainable_weights", [])]
     return sum(math.prod(weight.shape) for weight in weights)
 
 
 def weights(call: Call) -> list[Any]:
-    """The weights of what is called; a bare operation has none."""
+    """The weights of the called operation; a bare operation has none."""
     return list(getattr(call.operation, "weights", []))
 
 
 def is_kernel(call: Call) -> bool:
-    """Whether an operation mixes values (a matrix of weights), not only scales them (normalisation: vectors)."""
+    """Whether an operation mixes values (it has a weight matrix), not only scales them (it has only vectors)."""
     return any(len(weight.shape) > 1 for weight in weights(call))
 
 
 def multiplications(layer: Any) -> int:
-    """The multiplications of a layer's kernels for one image: each kernel value meets every place of the output."""
+    """The multiplications of a layer's kernels for one image: each kernel value is used once per output position."""
     kernels = sum(math.prod(weight.shape) for weight in layer.weights if len(weight.shape) > 1)
     return int(kernels * math.prod(layer.output.shape[1:-1])) if kernels else 0

@@ -1,4 +1,4 @@
-"""What can be told of a user's own model, or of a file of weights, without importing Keras."""
+"""Checks a user's own model file, or a weights file, without importing Keras."""
 
 import json
 import zipfile
@@ -8,7 +8,7 @@ from typing import Any
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _CONFIG = "config.json"
-_KERAS_PACKAGES = ("keras", "keras_hub", "keras_cv", "keras_nlp")  # those whose classes Keras looks for by itself
+_KERAS_PACKAGES = ("keras", "keras_hub", "keras_cv", "keras_nlp")  # Keras finds the classes of these by itself
 _KINDS = {
     **dict.fromkeys((".pt", ".pth", ".bin", ".safetensors", ".ckpt"), "holds a model of PyTorch or its weights"),
     ".onnx": "holds an ONNX model",
@@ -24,7 +24,7 @@ def faults(kind: str, path: Path) -> list[str]:
     """What is wrong with a `.keras` or HDF5 file.
 
     Args:
-        kind: what it is for, for the sentences.
+        kind: what the file is for, for the messages: `backbone` or `weights`.
     """
     if not path.is_file():
         return [f"{kind} file '{path}' does not exist"]
@@ -38,10 +38,10 @@ def faults(kind: str, path: Path) -> list[str]:
 
 
 def other_kind(name: str) -> str:
-    """Why a path is no backbone, and what to do; empty where it is no path of a model at all.
+    """Why a path cannot be used as a backbone, and what to do; empty if it is not the path of a model at all.
 
     Args:
-        name: a backbone's, which does not end in `.keras`.
+        name: the backbone that was given; it does not end in `.keras`.
     """
     path = Path(name)
     if path.is_dir():
@@ -59,7 +59,7 @@ def other_kind(name: str) -> str:
 
 
 def _config(path: Path) -> Any:
-    """How a model is made, as Keras wrote it; nothing where that cannot be read, which Keras tells best."""
+    """The model's configuration as Keras wrote it; `None` if it cannot be read: Keras then reports that on loading."""
     try:
         with zipfile.ZipFile(path) as archive:
             return json.loads(archive.read(_CONFIG))
@@ -68,7 +68,7 @@ def _config(path: Path) -> Any:
 
 
 def _code_faults(config: Any) -> list[str]:
-    """Why a model cannot be made from Keras's own classes alone."""
+    """Faults of a model that cannot be built from only Keras's own classes."""
     found = list(_objects(config))
     names = [made["config"]["name"] for made in found if _holds_code(made)]
     foreign = dict.fromkeys(told for made in found if (told := _foreign(made)))
@@ -88,7 +88,7 @@ def _code_faults(config: Any) -> list[str]:
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Everything that Keras would make, but for what a model is compiled with, which a search does not load."""
+    """Every object that Keras would build, except those of `compile`, which a search does not load."""
     if isinstance(config, dict):
         if "class_name" in config:
             yield config
@@ -106,7 +106,7 @@ def _holds_code(made: dict[str, Any]) -> bool:
 
 
 def _foreign(made: dict[str, Any]) -> str:
-    """Name and package of a class or function that is not Keras's; empty where it is, or may be."""
+    """Name and package of a class or function that is not Keras's own; empty if it is, or may be."""
     module, registered = made.get("module"), made.get("registered_name")
     if made["class_name"] == "function":
         package, known, name = str(made["config"]).rpartition(">")

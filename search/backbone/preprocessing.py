@@ -1,4 +1,4 @@
-"""From raw RGB pixels in [0, 255] to what a network wants, as plain Keras layers that can be saved with it."""
+"""Converts raw RGB pixels in [0, 255] to a network's input, with plain Keras layers that can be saved with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TOLERANCE = 1e-4
 
 
 def identity() -> keras.Model:
-    """Hands the pixels on."""
+    """A model that returns the pixels unchanged."""
     import keras
 
     pixels = _pixels()
@@ -27,7 +27,10 @@ def identity() -> keras.Model:
 
 
 def affine(scale: float | list[float], offset: float | list[float], flipped: bool = False) -> keras.Model:
-    """Scale and offset each channel, then reverse the channels if `flipped`; (batch, height, width, 3) in and out."""
+    """A model that scales and offsets each channel, then reverses their order if `flipped`.
+
+    Its input and output are (batch, height, width, 3).
+    """
     import keras
 
     pixels = _pixels()
@@ -42,13 +45,13 @@ def _pixels() -> keras.KerasTensor:
 
 
 def like(preprocess_input: Callable[[Images], Any]) -> keras.Model:
-    """The layers that do what a `preprocess_input` of `keras.applications` does, found by probing it.
+    """A model that does the same as a `preprocess_input` of `keras.applications`, found by probing that function.
 
-    Every one that Keras has is an affine map of each channel, some with the channels reversed: black gives the
-    offsets; full red, green and blue give the scales and the order.
+    Each of Keras's functions is an affine map of every channel, and some reverse the channels. Probing with black gives
+    the offsets; probing with pure red, green and blue gives the scales and the order.
 
     Raises:
-        BackboneError: the function is of another form.
+        BackboneError: the function is not of this form.
     """
     probes = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).reshape(4, 1, 1, 3)
     offset, *responses = np.asarray(preprocess_input(probes.copy())).reshape(4, 3)

@@ -1,4 +1,4 @@
-"""Where a network, its weights and its preprocessing come from."""
+"""Builds a network with its weights and its preprocessing, from Keras, from the built-in `tiny` or from a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import keras
 
 OWN = "own"
-ANY_IMAGE_SIZE = 224  # for a model that takes images of every size
+ANY_IMAGE_SIZE = 224  # pixels, for a model that takes images of any size
 _DOWNLOAD_TIMEOUT_S = 10.0
 
 
@@ -30,11 +30,11 @@ def is_file(name: str) -> bool:
 
 
 def build(name: str, weights: str, image_size: int) -> tuple[keras.Model, keras.Model]:
-    """A network with its weights and, as a second model, its preprocessing.
+    """Build a network with its weights and, as a second model, its preprocessing.
 
     Args:
         name: a class of `keras.applications`, `tiny` or the path of a `.keras` file.
-        weights: `imagenet`, `own`, `none` or the path of a weights file; known to suit the name.
+        weights: `imagenet`, `own`, `none` or the path of a weights file; already checked to be allowed for the name.
         image_size: height and width in pixels.
 
     Raises:
@@ -53,7 +53,7 @@ def own_image_size(name: str) -> int:
     """The side of the images a network was made for, in pixels.
 
     Raises:
-        BackboneError: the user's own model cannot be loaded, or is no backbone.
+        BackboneError: the user's own model cannot be loaded, or cannot be used as a backbone.
     """
     import keras
 
@@ -65,9 +65,10 @@ def own_image_size(name: str) -> int:
 
 @contextlib.contextmanager
 def _same_random_weights() -> Iterator[None]:
-    """Keras draws the seeds of its initialisers from Python's `random`, which is left as it was.
+    """A context in which Keras initialises weights with the same random values in every process.
 
-    Importing Keras draws some too, and so comes first.
+    Keras draws the seeds of its initialisers from Python's `random`, whose state is restored afterwards. Importing
+    Keras draws random numbers too, so it is imported first.
     """
     import keras  # noqa: F401
 
@@ -81,7 +82,7 @@ def _same_random_weights() -> Iterator[None]:
 
 @contextlib.contextmanager
 def refusal(what: str) -> Iterator[None]:
-    """Turn the errors with which Keras refuses a request into one sentence."""
+    """A context that turns the errors with which Keras refuses a request into a `BackboneError` of one sentence."""
     try:
         yield
     except (ValueError, TypeError, KeyError, OSError, UserWarning) as error:
@@ -94,7 +95,7 @@ _Built = tuple["keras.Model", "keras.Model"]
 
 
 def _builder(name: str) -> Callable[[str, str, int], _Built]:
-    """The function that gives network and preprocessing for a name, weights and an image size."""
+    """The function that builds network and preprocessing from a name, weights and an image size."""
     if is_file(name):
         return _build_file
     return _build_tiny if name == "tiny" else _build_application
@@ -111,7 +112,7 @@ def _build_tiny(name: str, weights: str, image_size: int) -> _Built:
 
 
 def _build_application(name: str, weights: str, image_size: int) -> _Built:
-    """A network of `keras.applications`, and the `preprocess_input` of the module that holds it."""
+    """A network of `keras.applications`, and the `preprocess_input` of its module as a model."""
     import keras
 
     constructor = getattr(keras.applications, name)
@@ -125,7 +126,7 @@ def _build_application(name: str, weights: str, image_size: int) -> _Built:
 
 
 class _Echo(io.StringIO):
-    """Keeps what is written, and shows it on the error stream: standard output is for results."""
+    """Stores written text and copies it to standard error, because standard output is for results."""
 
     def write(self, text: str) -> int:
         sys.stderr.write(text)
@@ -134,7 +135,10 @@ class _Echo(io.StringIO):
 
 @contextlib.contextmanager
 def _download(name: str) -> Iterator[None]:
-    """Turn a failed download into a sentence that names the file; Keras announces its address before it starts."""
+    """A context that turns a failed download into a `BackboneError` that names the file.
+
+    Keras prints the file's URL before it downloads; the URL is taken from there.
+    """
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)
     try:
@@ -158,7 +162,7 @@ def _how_to_fetch(name: str, address: str, error: Exception) -> str:
 
 
 def _build_file(name: str, weights: str, image_size: int) -> _Built:
-    """A user's own model, which does its preprocessing itself."""
+    """A user's own model; its preprocessing is the identity, because the model preprocesses its input itself."""
     import keras
 
     network = _load_file(name)
@@ -182,7 +186,7 @@ def _load_file(name: str) -> keras.Model:
 
 
 def _kind_fault(network: Any) -> str:
-    """Why a model is no backbone for RGB images; empty when it is one."""
+    """Why a model cannot be a backbone for RGB images; empty when it can."""
     import keras
 
     if not isinstance(network, keras.Function | keras.Sequential):

@@ -1,7 +1,7 @@
 """The built-in backbone: a residual network of 176,000 parameters for images of 32 by 32 pixels.
 
-Its weights, `tiny.weights.h5`, are pretrained on rendered letters by `benchmarks/tiny_backbone.py`;
-`docs/tiny-backbone.md` says what they are worth.
+Its weights, `tiny.weights.h5`, were pretrained on rendered letters by `benchmarks/tiny_backbone.py`;
+`docs/tiny-backbone.md` says how much they help.
 
 Method: He et al., "Deep Residual Learning for Image Recognition" (2016), figure 2, with three stages as in section 4.2.
 """
@@ -28,7 +28,8 @@ def build(image_size: int) -> keras.Model:
         image_size: height and width, `MIN_IMAGE_SIZE` or more.
 
     Returns:
-        From images (batch, size, size, 3) in [-1, 1] to a feature map (batch, size / 8, size / 8, 64), rounded up.
+        A model from images (batch, size, size, 3) in [-1, 1] to a feature map (batch, size / 8, size / 8, 64), with
+        size / 8 rounded up.
     """
     import keras
 
@@ -54,7 +55,7 @@ def _residual(x: keras.KerasTensor, width: int, name: str) -> keras.KerasTensor:
 
 
 def _convolution(x: keras.KerasTensor, width: int, stride: int, name: str, kernel_size: int = 3) -> keras.KerasTensor:
-    """Convolution and batch normalisation; (batch, height, width, channels) in and out."""
+    """Convolution and batch normalisation; input and output are (batch, height, width, channels)."""
     import keras
 
     settings = {"strides": stride, "padding": "same", "use_bias": False, "name": f"{name}_conv"}

@@ -1,1 +1,1 @@
-"""Ray, joined or started, and its nodes, checked before the first trial."""
+"""Joins or starts a Ray cluster, and checks its nodes before the first trial."""

@@ -1,4 +1,4 @@
-"""Ray, joined or started: it comes up while the request is completed."""
+"""Joins a Ray cluster or starts a local one, in the background while the request is completed."""
 
 import contextlib
 import logging
@@ -22,24 +22,24 @@ from search.signals import kept_away
 
 OWN = {
     "RAY_AUTH_MODE": "token",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: every port is opened on the loopback address alone
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: Ray then opens its ports only on the loopback address
 }
 TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 the name of the variable
 PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 a folder of one's own is made there
 SOCKET = "/ray-01234567/r/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-LONGEST = 107 - len(SOCKET)  # bytes of the path of the place where that folder lies
+LONGEST = 107 - len(SOCKET)  # bytes that the path of the folder above that one may have
 PREFIX = b"finetune-search/search/"
 SECONDS_BETWEEN_LOOKS, SILENT_AFTER_S, SECONDS_TO_DIE = 2.0, 30.0, 5.0
 
 
 class Cluster:
-    """The cluster a search runs on: the one at an address, or an own local one that ends with the context.
+    """The Ray cluster a search runs on: the one at an address, or a local one that ends with the context.
 
-    A thread of its own starts it and lives as long as it does: Ray's processes end when the thread that started them
-    does.
+    A separate thread starts it and lives as long as the cluster, because Ray's processes end when the thread that
+    started them ends.
 
     Args:
-        resources: which one, and what the trials may use of this machine.
+        resources: the address, if any, and what the trials may use of this machine.
     """
 
     def __init__(self, resources: Resources) -> None:
@@ -53,10 +53,10 @@ class Cluster:
         self.close()
 
     def start(self) -> None:
-        """Begin to start Ray, or to join it. Ray looks at its environment when it is imported.
+        """Begin to start or join Ray. Call this before Ray is imported, because Ray then reads its environment.
 
         Raises:
-            RequestError: there is no place for the files of an own one.
+            RequestError: there is no folder for the files of a local Ray.
         """
         os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_USAGE_STATS_ENABLED="0")
         if not self._resources.address:
@@ -67,16 +67,17 @@ class Cluster:
         self._thread.start()
 
     def restart(self) -> None:
-        """Leave the cluster, or end an own one, and begin again: nothing of this search is left on it."""
+        """Leave the cluster, or end a local one, and begin again; nothing of this search is left on the cluster."""
         self.close()
         self._renew()
         self.start()
 
     def wait(self) -> None:
-        """Return once Ray is there; what it raised instead is raised.
+        """Wait until Ray has started.
 
         Raises:
-            RequestError: a cluster cannot be joined.
+            RequestError: the cluster at the address cannot be joined.
+            Exception: whatever a local Ray raised when it started.
         """
         self._up.wait()
         if self._fault and self._resources.address:
@@ -85,7 +86,7 @@ class Cluster:
             raise self._fault
 
     def close(self) -> None:
-        """Leave the cluster; end an own one. One that is only coming up ends with this process."""
+        """Leave the cluster, or end a local one. A local one that is still starting ends when this process ends."""
         self._over.set()
         if self._up.is_set():
             self._thread.join()
@@ -138,25 +139,25 @@ class Cluster:
             self._tidy()
 
     def _tidy(self) -> None:
-        """Remove what an own Ray wrote, unless somebody has said where."""
+        """Remove the files of a local Ray, unless the user chose their folder with `RAY_TMPDIR`."""
         if not self._resources.address and str(self._folder.parent) != os.environ.get("RAY_TMPDIR"):
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _has_token() -> bool:
-    """Whether this user has what a cluster is joined by; a home is not needed for it, nor one that can be entered."""
+    """Whether this user has a token for joining a cluster; works without a home folder, or with an unreadable one."""
     named = os.environ.keys() & {TOKEN, "RAY_AUTH_TOKEN_PATH"}
     return bool(named) or os.path.exists(os.path.expanduser("~/.ray/auth_token"))  # noqa: PTH110, PTH111 they never raise
 
 
 def _folder() -> Path:
-    """Make a folder for Ray's sockets and logs that nobody else can enter, for Ray lets everybody write below.
+    """Create a folder for Ray's sockets and logs that only this user can enter; inside, Ray lets everybody write.
 
-    It lies where `RAY_TMPDIR` or `TMPDIR` says, unless paths are too long for sockets there. It goes with the search,
-    unless it lies in `RAY_TMPDIR` or Ray did not start, for then somebody may want the logs.
+    It is created in `RAY_TMPDIR` or `TMPDIR`, unless socket paths would be too long there, else in one of `PLACES`. It
+    is removed with the search, unless it is in `RAY_TMPDIR` or Ray did not start: then the user may want the logs.
 
     Raises:
-        RequestError: there is no place for it.
+        RequestError: the folder cannot be created anywhere.
     """
     places = [place for name in ("RAY_TMPDIR", "TMPDIR") if (place := os.environ.get(name))]
     for place in map(os.path.abspath, [*places, *PLACES]):
@@ -173,7 +174,7 @@ def _folder() -> Path:
 
 
 def _kill() -> None:
-    """End an own Ray by SIGKILL, for its processes hear no other signal; some of theirs would live on for a minute."""
+    """End a local Ray by SIGKILL: its processes block other signals, and their children could live another minute."""
     import psutil
     import ray
 
@@ -190,10 +191,10 @@ def _kill() -> None:
 
 
 class Fleet:
-    """The nodes of the cluster that a search may use: all but those that were found unfit.
+    """The nodes of the cluster that a search may use: all except those that were found unfit.
 
     Args:
-        resources: how much a trial takes.
+        resources: what a trial takes.
     """
 
     def __init__(self, resources: Resources) -> None:
@@ -201,28 +202,29 @@ class Fleet:
         self._unfit: set[str] = set()
 
     def room(self) -> int:
-        """How many trials there is room for now."""
+        """How many trials the fit nodes have room for in all."""
         import ray
 
         fit = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in self._unfit]
         return sum(self.resources.room(node["Resources"]) for node in fit)
 
     def leave_out(self, error: NodeError, tell: Callable[[str], None]) -> None:
-        """Have nothing of this search run on a node any more."""
+        """Run nothing of this search on a node any more."""
         if error.node not in self._unfit:
             self._unfit.add(error.node)
             tell(f"no more trials run on {error}")
 
     @property
     def selector(self) -> dict[str, str]:
-        """Ray's label selector of its nodes."""
+        """Ray's label selector for the fit nodes."""
         return {"ray.io/node-id": f"!in({','.join(sorted(self._unfit))})"} if self._unfit else {}
 
 
 class Share:
     """How many trials a search may run now: as many as the cluster has room for, shared evenly with other searches.
 
-    Searches on one cluster know of each other by Ray's key-value store, where each counts on as long as it lives.
+    Searches on one cluster know of each other through Ray's key-value store: each search that lives increases a counter
+    there again and again.
     """
 
     def __init__(self, fleet: Fleet) -> None:
@@ -240,7 +242,7 @@ class Share:
         of_ray.remove(self._key)
 
     def __call__(self) -> int:
-        """How many; the cluster is looked at now and then."""
+        """How many trials may run now; the cluster is checked at most every `SECONDS_BETWEEN_LOOKS`."""
         if time.monotonic() - self._looked_at >= SECONDS_BETWEEN_LOOKS:
             there, resources = self._fleet.room(), self._fleet.resources
             even = math.ceil(there / self._searches()) if resources.address else there
@@ -249,7 +251,7 @@ class Share:
         return self._trials
 
     def _searches(self) -> int:
-        """How many searches run on the cluster; one that has not counted on for a while is dead."""
+        """How many searches run on the cluster; one whose counter stands still for `SILENT_AFTER_S` is dead."""
         self._counted += 1
         of_ray.write(self._key, str(self._counted).encode())
         alive = 0

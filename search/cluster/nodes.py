@@ -1,6 +1,6 @@
-"""Every node of a cluster is asked, before the first trial, whether trials can run there as they can here.
+"""Checks, before the first trial, whether trials can run on every node of a cluster as they can on this machine.
 
-A node is asked by a Ray task of its own. One that joins later is asked by the first trial that begins there.
+A Ray task on each node does the check. A node that joins later is checked by the first trial that starts there.
 """
 
 import socket
@@ -34,7 +34,7 @@ def demand_ready(request: Request) -> Question:
         request: complete.
 
     Returns:
-        What they were asked; see `later`.
+        The question that the nodes answered, with the ids of the fit nodes; see `later`.
 
     Raises:
         RequestError: names every fault of every node.
@@ -62,7 +62,7 @@ def demand_ready(request: Request) -> Question:
 
 
 def later(question: Question, request: Request) -> Question:
-    """What a node is asked that joins once the search runs: its mark stays in the search's folder."""
+    """The question for nodes that join while the search runs; its mark is kept in the search's folder."""
     folder = Files(request.folder).ray
     if request.uri:
         uri = joined(request.uri, folder.name)
@@ -74,12 +74,13 @@ def later(question: Question, request: Request) -> Question:
 
 
 def demand_fit(question: Question, fit: set[str]) -> None:
-    """Check that the node that this process runs on can run trials.
+    """Check that the node of this process can run trials.
 
-    All is asked once in a process, and not where it was asked before; whether the storage is there, each time.
+    The full check runs once per process, and not at all on a node that passed it before the first trial. The storage is
+    checked every time.
 
     Args:
-        fit: the nodes that this process knows to be fit; this one joins them.
+        fit: the ids of the nodes that this process knows to be fit; this node's id is added.
 
     Raises:
         NodeError: names every fault.
@@ -96,13 +97,13 @@ def demand_fit(question: Question, fit: set[str]) -> None:
 
 
 def this_node() -> str:
-    """The name of the node that this process runs on."""
+    """The host name and address of the node of this process."""
     return f"{socket.gethostname()} ({ray.util.get_node_ip_address()})"
 
 
 @contextmanager
 def _mark(request: Request) -> Iterator[tuple[Path, str]]:
-    """A file, or an object, in the storage for every node to find: its path, and the URI of what holds it."""
+    """A file or object in the storage that every node must find: its path, and the URI of the folder of objects."""
     storage = request.folder.parent
     if request.uri:
         uri = joined(request.storage, f".nodes-{uuid.uuid4()}")
@@ -152,7 +153,7 @@ def _question(request: Request, mark: Path, uri: str) -> Question:
 
 
 def _ask(nodes: list[str], question: Question) -> dict[str, Answer]:
-    """What is wrong on each node; that it cannot answer may be."""
+    """The answer of each node; not answering, or failing to run the check, is a fault too."""
     task = ray.remote(num_cpus=0, max_retries=0)(look)
     gpus = {node["NodeID"]: node["Resources"].get("GPU", 0) for node in ray.nodes()}
     asked = {

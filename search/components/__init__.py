@@ -1,1 +1,1 @@
-"""The tables: each way to do a part of the work is a row, with its parameters and what builds it."""
+"""The tables of components: each row is one way to do a part of the work, with its parameters and what builds it."""

@@ -13,8 +13,8 @@ class Head(Component):
     """One head.
 
     Args:
-        build: gives its Keras layers, new ones, from the trial's parameters. The first gets the pooled features
-            (batch, channels), after dropout; the output layer gets what the last one gives. It imports Keras.
+        build: returns new Keras layers for the trial's parameters. The input of the first is the pooled features
+            (batch, channels), after dropout; the output layer follows the last. It imports Keras only when called.
     """
 
     build: Callable[[Values], Sequence[Any]]

@@ -1,6 +1,6 @@
-"""The losses that trials are trained by, one row each. All are validated by the cross-entropy, so that they compare.
+"""The training losses, one row each. Validation always uses the cross-entropy, so that trials can be compared.
 
-Whatever the loss is, `class_weight_exponent` has the images of rare classes count for more.
+With every loss, `class_weight_exponent` can give the images of rare classes more weight.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,15 +21,18 @@ class Loss(Component):
     """One loss.
 
     Args:
-        build: gives the function that computes it, from a variable for each of the parameters: another value needs no
-            new trace. It imports Keras.
+        build: returns the function that computes the loss, from one variable per parameter, so that another value needs
+            no new trace. It imports Keras only when called.
     """
 
     build: Callable[[Mapping[str, Any]], PerImage]
 
 
 def _cross_entropy(variables: Mapping[str, Any]) -> PerImage:
-    """Label smoothing (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567): all classes are somewhat right."""
+    """Cross-entropy with label smoothing (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567).
+
+    A share of the target is spread evenly over all classes.
+    """
     from keras import ops
 
     def loss(labels: Any, probabilities: Any) -> Any:
@@ -47,7 +50,7 @@ def _focal(variables: Mapping[str, Any]) -> PerImage:
 
     def loss(labels: Any, probabilities: Any) -> Any:
         true = ops.sparse_categorical_crossentropy(labels, probabilities)
-        wrong = ops.maximum(1 - ops.exp(-true), 1e-7)  # the power of 0 has no slope
+        wrong = ops.maximum(1 - ops.exp(-true), 1e-7)  # a power of 0 may have no finite gradient
         return true * ops.power(wrong, ops.cast(variables["focal_gamma"], true.dtype))
 
     return loss
@@ -76,11 +79,12 @@ LOSSES: Mapping[str, Loss] = {
 
 
 def class_weights(counts: NDArray[np.integer], exponent: float) -> NDArray[np.float32]:
-    """What the loss of an image of each class is multiplied by; 1 in the mean over the images.
+    """The weight of each class, (classes,), by which the loss of its images is multiplied; the mean over images is 1.
 
     Args:
-        counts: (classes,), the training images of each.
-        exponent: 0: all images count the same; 1: all classes do; between them by that power of the class's frequency.
+        counts: (classes,), the number of training images of each class.
+        exponent: 0: all images count the same; 1: all classes count the same; between: weights are proportional to the
+            class's frequency to the power of -exponent.
     """
     weights = np.maximum(counts, 1).astype(float) ** -exponent
     return np.asarray(weights * counts.sum() / (weights * counts).sum(), np.float32)

@@ -1,4 +1,7 @@
-"""The optimizers, one row each. All follow a schedule, and weight decay is decoupled and spares biases and norms."""
+"""The optimizers, one row each.
+
+All follow a schedule. Weight decay is decoupled, and is not applied to biases and normalisation layers.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,8 +16,8 @@ class Optimizer(Component):
     """One optimizer.
 
     Args:
-        build: gives a Keras optimizer, from a variable for each of the parameters: another value needs no new trace.
-            Its rate and weight decay are set from outside. It imports Keras.
+        build: returns a Keras optimizer, from one variable per parameter, so that another value needs no new trace. The
+            caller sets its learning rate and weight decay. It imports Keras only when called.
     """
 
     build: Callable[[Mapping[str, Any]], Any]

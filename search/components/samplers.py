@@ -1,6 +1,6 @@
 """The samplers, which propose configurations, one row each; every option that changes their proposals is pinned.
 
-Parameters that exist only under a condition are sampled on their own.
+Conditional parameters are sampled independently of the others.
 """
 
 import importlib.util
@@ -19,8 +19,9 @@ class Sampler(Component):
     """One sampler.
 
     Args:
-        build: gives an Optuna sampler, from a seed.
-        lasting: whether its proposals are one sequence, which one object must give; else each trial has a new one.
+        build: returns an Optuna sampler, from a seed.
+        lasting: whether its proposals form one sequence, so that one sampler must serve all trials; if not, each trial
+            gets a new sampler.
     """
 
     build: "Callable[[int], BaseSampler]"

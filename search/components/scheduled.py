@@ -1,6 +1,6 @@
-"""Keras's optimizers as a search needs them: what it varies is in variables, and Adam and SGD are traced fast.
+"""Keras's optimizers, adapted to a search: what it varies is held in variables, and Adam and SGD are traced fast.
 
-One operation of TensorFlow moves a variable, where Keras has up to twenty. The arithmetic is Keras's.
+They update each variable with one TensorFlow operation, where Keras uses up to twenty. The arithmetic is Keras's.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from search.internals import of_keras
 
 
 class Scheduled:
-    """Part of an optimizer: has its rate and weight decay follow a schedule; see `schedules.factors`.
+    """A mixin for an optimizer whose learning rate and weight decay follow a schedule; see `schedules.factors`.
 
     Attributes:
         decay: the weight decay before the schedule, a variable.
-        layer_decay: what the rate of each level is multiplied by, to that of the level before it, a variable.
-        levels: of each variable that is trained; empty: all have the rate itself.
+        layer_decay: the ratio of a level's rate to the rate of the level before it, a variable.
+        levels: the level of each trained variable, from 0; empty: all variables are at level 0.
     """
 
     learning_rate: Any
@@ -32,17 +32,17 @@ class Scheduled:
     _rates: list[Any]
 
     def follow(self, factors: Array) -> None:
-        """Take a schedule, (steps, 2); the last step's is that of all further ones."""
+        """Set the schedule, (steps, 2); after its last step, its last row is used."""
         self._factors.assign(factors)
 
     @property
     def rate(self) -> float:
-        """Of the last step."""
+        """The learning rate of the last step."""
         row = max(0, min(int(self.iterations), len(self._factors.numpy())) - 1)
         return float(self.learning_rate) * float(self._factors.numpy()[row, 0])
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
-        """Move all variables."""
+        """Update all variables."""
         step = tf.minimum(tf.cast(self.iterations.value, "int32"), tf.shape(self._factors)[0] - 1)
         rate, decay = tf.unstack(tf.gather(self._factors, step))
         self._rates = [self.learning_rate * rate]
@@ -52,16 +52,16 @@ class Scheduled:
         super().apply(grads, trainable_variables)  # type: ignore[misc]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ARG002
-        """Move one variable, by the rate of the step and of its level."""
+        """Update one variable, with the rate of the step and of its level."""
         level = self.levels[of_keras.index(self, variable)] if self.levels else 0
         super().update_step(gradient, variable, self._rates[level])  # type: ignore[misc]
 
 
 def scheduled(optimizer: Any, levels: Sequence[int] = ()) -> Any:
-    """The same Keras optimizer, which follows a schedule from now on; not built yet.
+    """Make a Keras optimizer that is not built yet follow a schedule; return the same object.
 
     Args:
-        levels: of each variable that it will train, from 0.
+        levels: the level of each variable that it will train, from 0; empty: all are at level 0.
     """
     kind = type(optimizer)
     optimizer.__class__ = type(kind.__name__, (Scheduled, kind), {})
@@ -79,13 +79,13 @@ class Adam(keras.optimizers.Adam):  # type: ignore[misc]
     _powers: tuple[Any, Any] = (0.0, 0.0)
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
-        """Move all variables."""
+        """Update all variables."""
         done = keras.ops.cast(self.iterations, "float32") + 1.0
         self._powers = keras.ops.power(self.beta_1, done), keras.ops.power(self.beta_2, done)
         super().apply(grads, trainable_variables)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Move one variable."""
+        """Update one variable."""
         momentum, velocity = of_keras.moments(self, of_keras.index(self, variable))
         dtype = variable.dtype
         rate, first, second = (tf.cast(scalar, dtype) for scalar in (learning_rate, *self._powers))
@@ -104,14 +104,14 @@ class Adam(keras.optimizers.Adam):  # type: ignore[misc]
 
 
 class Momentum(keras.optimizers.SGD):  # type: ignore[misc]
-    """Stochastic gradient descent, whose momentum is a variable."""
+    """Stochastic gradient descent whose momentum is held in a variable."""
 
     def __init__(self, momentum: Any) -> None:
-        super().__init__(momentum=0.9)  # not 0, for which Keras keeps no velocities
+        super().__init__(momentum=0.9)  # not 0, because Keras then keeps no velocities
         self.momentum = momentum
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Move one variable."""
+        """Update one variable."""
         tf.raw_ops.ResourceApplyKerasMomentum(
             var=variable.handle,
             accum=self.momentums[of_keras.index(self, variable)].value.handle,

@@ -1,7 +1,7 @@
 """The schedules: how the learning rate changes from step to step, one row each.
 
-A schedule gives what the rate is multiplied by at every step of a trial. These numbers lie in a variable that the
-compiled step looks them up in, so that another schedule needs no new trace.
+A schedule gives the factor of the learning rate at every step of a trial. The factors are held in a variable, where the
+compiled training step looks them up, so that another schedule needs no new trace.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from search.setting import Setting, Values
 
 Numbers = NDArray[np.floating]
 
-START, SUMMIT, END = 1 / 25, 0.3, 1e-4  # of one cycle: its first rate, when it is highest, its last rate
+START, SUMMIT, END = 1 / 25, 0.3, 1e-4  # of one cycle: first factor, progress at the highest factor, last factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +23,9 @@ class Schedule(Component):
     """One schedule.
 
     Args:
-        factor: from how far each step is, (steps,) in [0, 1), and the trial's parameters to what the rate is
-            multiplied by, (steps,), 0 or more.
-        plateau: whether the rate falls as well where the objective stands still.
+        factor: returns the factor of the rate at each step, (steps,), 0 or more, from the progress at each step,
+            (steps,) in [0, 1), and the trial's parameters.
+        plateau: whether the rate also falls when the objective no longer improves.
     """
 
     factor: Callable[[Numbers, Values], Numbers]
@@ -33,7 +33,7 @@ class Schedule(Component):
 
 
 def constant(progress: Numbers, values: Values) -> Numbers:  # noqa: ARG001
-    """The first rate."""
+    """The first rate at all steps."""
     return np.ones_like(progress)
 
 
@@ -48,7 +48,7 @@ def cosine(progress: Numbers, values: Values) -> Numbers:  # noqa: ARG001
 
 
 def one_cycle(progress: Numbers, values: Values) -> Numbers:  # noqa: ARG001
-    """Up to the rate and far down again (Smith and Topin 2018, https://arxiv.org/abs/1708.07120); momentum stays."""
+    """Up to the rate and far down again (Smith and Topin 2018, https://arxiv.org/abs/1708.07120), momentum constant."""
     up = START + (1 - START) * (1 - np.cos(np.pi * progress / SUMMIT)) / 2
     down = END + (1 - END) * (1 + np.cos(np.pi * (progress - SUMMIT) / (1 - SUMMIT))) / 2
     return np.asarray(np.where(progress < SUMMIT, up, down))
@@ -76,15 +76,15 @@ SCHEDULES: Mapping[str, Schedule] = {
 
 
 def factors(schedule: Schedule, values: Values, steps: int, epochs: int) -> NDArray[np.float32]:
-    """What rate and weight decay are multiplied by at each step, (steps of all epochs, 2).
+    """The factors of rate and weight decay at each step, (steps * epochs, 2).
 
     The rate rises linearly over the `warmup_epochs`; the schedule begins after them. A high rate from the first step on
-    destroys what a pretrained network knows before the moments of Adam, or the velocities, are any good (Goyal et al.
-    2017, https://arxiv.org/abs/1706.02677). Weight decay follows the schedule, not the warm-up.
+    would destroy the pretrained weights before the moments of Adam, or the velocities of SGD, are good estimates (Goyal
+    et al. 2017, https://arxiv.org/abs/1706.02677). Weight decay follows the schedule, but not the warm-up.
 
     Args:
         values: the trial's parameters.
-        steps: of an epoch.
+        steps: per epoch.
     """
     done = np.arange(1, steps * epochs + 1, dtype=np.float32)
     warm = np.float32(steps * values.number("warmup_epochs"))

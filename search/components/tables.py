@@ -1,4 +1,4 @@
-"""All tables of components, each by the setting that names one of its rows."""
+"""All tables of components: setting that names a component → its table."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ TABLES: Tables = {
 }
 
 
-OWN = ("head", "loss", "optimizer", "schedule")  # those that a trial is put together from; a space may have its own
+OWN = ("head", "loss", "optimizer", "schedule")  # the kinds that a trial consists of; a space may declare its own
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The components that a trial is put together from."""
+    """The components that a trial consists of."""
 
     head: Head
     loss: Loss
@@ -37,10 +37,10 @@ class Parts:
     schedule: Schedule
 
     def shape(self, values: Values) -> Hashable:
-        """What of them the trained network depends on, of a trial with these parameters: those of one shape may mix."""
+        """What determines the head's architecture in a trial; weights may be averaged only if this is the same."""
         return (values["head"], self.head.source, *(values[name] for name in sorted(self.head.parameters)))
 
     def built(self, values: Values) -> Hashable:
-        """What of them forces a new trace."""
+        """What forces a new trace if it changes."""
         kinds = values["loss"], self.loss.source, values["optimizer"], self.optimizer.source
         return (self.shape(values), *kinds, values["layer_decay"] != 1, values["mixup"] != 0)

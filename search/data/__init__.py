@@ -1,1 +1,1 @@
-"""Images and their classes: found, checked, split, decoded, varied."""
+"""Finds images and their classes, checks, splits and decodes them, and augments them."""

@@ -1,7 +1,7 @@
-"""Fixed random views of images: augmentation whose outcome can be cached, for a view never changes.
+"""Fixed random views of images: augmentation whose result can be cached, because a view never changes.
 
 View 0 is the image itself. Every other view is one random flip, shift, rotation, zoom and contrast, drawn once for
-(seed, view, image): neither the image's place in the dataset nor the others in its batch have a say.
+(seed, view, image). It depends neither on the image's place in the dataset nor on the other images of its batch.
 
 The distortions are those of Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural Networks Applied to
 Visual Document Analysis" (ICDAR 2003), and of Keras's layers RandomFlip, RandomTranslation, RandomRotation, RandomZoom
@@ -18,7 +18,7 @@ from PIL import Image
 __all__ = ["CONTRAST", "ROTATION", "SHIFT", "ZOOM", "view"]
 
 SHIFT = 0.1  # at most this share of the side, left or right and up or down
-ROTATION = 10.0  # at most so many degrees, either way
+ROTATION = 10.0  # at most this many degrees, in either direction
 ZOOM = 0.1  # the content becomes larger or smaller by at most this share
 CONTRAST = 0.2  # distances from the image's mean grow or shrink by at most this share
 
@@ -29,8 +29,8 @@ def view(images: Pixels, digests: Sequence[str], number: int, seed: int) -> Pixe
     """One view of each image.
 
     The transform of an image is drawn from `np.random.default_rng([seed, number, first 16 hex digits of its digest])`,
-    the digits read as one integer: images of the same content have the same views. Pillow interpolates and NumPy draws,
-    so another version of either may give other bytes: name both versions wherever views are kept.
+    with the digits as one integer, so images with the same content have the same views. Other versions of Pillow, which
+    interpolates, or NumPy, which draws, may give other bytes: store both versions with the views.
 
     Args:
         images: (n, size, size, 3), uint8, in [0, 255].
@@ -39,7 +39,7 @@ def view(images: Pixels, digests: Sequence[str], number: int, seed: int) -> Pixe
         seed: 0 or more; another seed gives other views.
 
     Returns:
-        (n, size, size, 3), uint8, in [0, 255]; for view 0 the very array that was given.
+        (n, size, size, 3), uint8, in [0, 255]; for view 0 the given array itself, not a copy.
     """
     if number == 0:
         return images
@@ -60,23 +60,24 @@ def view(images: Pixels, digests: Sequence[str], number: int, seed: int) -> Pixe
 def _placed(
     size: int, flip: bool, shift: tuple[float, float], degrees: float, zoom: float
 ) -> tuple[tuple[float, ...], int]:
-    """Where a point (x, y) of a view lies in the image with a margin around it, and how wide that must be, in pixels.
+    """The affine map from a view to the image with a margin around it, and the width of this margin in pixels.
 
-    The image is flipped, then turned and zoomed about its centre, then shifted by shares of its side, right and down.
+    The image is flipped, then rotated and zoomed about its centre, then shifted right and down by shares of its side.
 
     Returns:
-        (a, b, c, d, e, f), which say (ax + by + c, dx + ey + f), and the margin, so that no point lies beyond it.
+        (a, b, c, d, e, f), which map a point (x, y) of the view to (ax + by + c, dx + ey + f) of the image with its
+        margin; and the margin, wide enough for all points.
     """
     cos, sin = math.cos(math.radians(degrees)) / zoom, math.sin(math.radians(degrees)) / zoom
     a, b, d, e = (-cos, -sin, -sin, cos) if flip else (cos, sin, -sin, cos)
-    x, y = (size * (0.5 + share) for share in shift)  # where the centre goes
-    reach = (0.5 + max(map(abs, shift))) * (cos + abs(sin))  # of a corner from the centre, in sides
-    margin = max(0, math.ceil((reach - 0.5) * size)) + 1  # one more, for between pixels
+    x, y = (size * (0.5 + share) for share in shift)  # where the centre moves to
+    reach = (0.5 + max(map(abs, shift))) * (cos + abs(sin))  # distance of a corner from the centre, in sides
+    margin = max(0, math.ceil((reach - 0.5) * size)) + 1  # one more pixel for interpolation
     centre = margin + size / 2
     return (a, b, centre - a * x - b * y, d, e, centre - d * x - e * y), margin
 
 
 def _contrast_table(factor: float, mean: float) -> Pixels:
-    """What each value from 0 to 255 becomes when its distance from the mean is multiplied."""
+    """For each value from 0 to 255, the new value after its distance from the mean is multiplied by `factor`."""
     table: Pixels = np.clip(np.rint(mean + factor * (np.arange(256) - mean)), 0, 255).astype(np.uint8)
     return table

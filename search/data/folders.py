@@ -1,4 +1,4 @@
-"""What the folders of a data set are: classes, splits that hold classes, or something that must be asked about."""
+"""Decides what the folders of a data set are: classes, splits that hold classes, or unclear, which is an error."""
 
 import os
 import re
@@ -13,9 +13,9 @@ from search.errors import DataError
 SPLITS = ("train", "val", "test")
 LAYOUTS = "DIR/<class>/* or DIR/{train,val,test}/<class>/*"
 CLASSES = "--set folders=classes"
-# Of pictures, by which files are counted that nobody opens.
+# Endings of image files, to count image files without opening them.
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif")
-# Thumbnails and waste that network drives, archives and systems leave behind; in lower case.
+# Names, in lower case, of folders of thumbnails and waste that network drives, archives and systems create.
 WASTE = frozenset(
     ("@eadir", ".@__thumb", "__macosx", "#recycle", "@recycle", "$recycle.bin", "#snapshot", "lost+found")
 )
@@ -37,12 +37,12 @@ _FILLERS = frozenset(
 
 @dataclass(frozen=True)
 class Folders:
-    """What the folders directly below a data set's are.
+    """What the folders directly inside a data set's folder are.
 
     Args:
-        splits: folder → its split, where the folder is split already; empty where its folders are classes.
+        splits: folder → its split, if the data set is already split; empty if its folders are classes.
         classes: the names of all class folders, sorted.
-        notes: what the user should know of it.
+        notes: what the user should know about the folders.
     """
 
     splits: Mapping[str, str] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Folders:
     notes: tuple[str, ...] = ()
 
     def place(self, path: PurePath) -> tuple[str, str] | None:
-        """The class and the split of a file, the split empty where it is not given; `None` outside the class folders.
+        """The class and the split of a file; the split is empty if not given; `None` outside the class folders.
 
         Args:
             path: relative to the data set's folder.
@@ -63,15 +63,15 @@ class Folders:
 
 
 def find(root: Path, asked: str) -> Folders:
-    """Tell what the folders of a data set are.
+    """Decide what the folders of a data set are.
 
     Args:
         root: the data set's folder.
-        asked: `classes` where its folders are classes, whatever they look like; else `auto`.
+        asked: `classes` if its folders are classes, whatever they look like; else `auto`.
 
     Raises:
-        DataError: they look like splits, but not whole or not by name.
-        OSError: not readable.
+        DataError: the folders look like splits, but a split is missing or the names are not those of splits.
+        OSError: a folder cannot be read.
     """
     folders = subfolders(root)
     splits = {} if asked == "classes" else _splits(root, folders)
@@ -94,25 +94,25 @@ def find(root: Path, asked: str) -> Folders:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted, but for hidden ones and waste; links to folders count."""
+    """The folders in a folder, sorted, without hidden ones and waste; links to folders are included."""
     return _folders(folder, lambda name: not left_out(name))
 
 
 def left_out(name: str) -> bool:
-    """Whether a file or folder of this name is never looked at."""
+    """Whether a file or folder of this name is ignored."""
     return name.startswith(".") or name.lower() in WASTE
 
 
 def one_form(name: str) -> str:
-    """The name in one Unicode form (NFC): file systems and archives change the form."""
+    """The name in one Unicode form (NFC), because file systems and archives may change the form."""
     return unicodedata.normalize("NFC", name)
 
 
 def further_in(root: Path, folder: Path) -> str:
-    """What to give instead of a data set's folder that holds images in `folder` alone, as a line; "": nothing else.
+    """If a data set has images only in `folder`, a line that advises what to give as --data instead; else "".
 
     Args:
-        folder: directly below `root`.
+        folder: directly inside `root`.
     """
     folder, folders = _descended(folder)
     if not folders:
@@ -122,19 +122,23 @@ def further_in(root: Path, folder: Path) -> str:
 
 
 def printable(name: str) -> str:
-    """The name with its control characters (and bytes that are no UTF-8) written as escapes."""
+    """The name with its control characters, and bytes that are not UTF-8, written as escapes."""
     return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], name)
 
 
 def _descended(folder: Path) -> tuple[Path, list[Path]]:
-    """The first folder, itself or further in, that does not hold one folder alone; and the folders in it."""
+    """Descend while a folder has exactly one subfolder; return the last folder, and the folders in it."""
     while len(folders := subfolders(folder)) == 1:
         (folder,) = folders
     return folder, folders
 
 
 def _splits(root: Path, folders: Sequence[Path]) -> dict[str, str]:
-    """Folder → split, by their names; a fault where they look like splits and are not understood."""
+    """Folder → split, by the folders' names; empty if they are classes.
+
+    Raises:
+        DataError: the folders look like splits, but which ones is not clear.
+    """
     known = {folder.name: split for folder in folders if (split := _split_of(folder.name))}
     if len(known) <= 1 < len(folders):
         _demand_no_splits(root, folders, known)
@@ -162,10 +166,13 @@ def _splits(root: Path, folders: Sequence[Path]) -> dict[str, str]:
 
 
 def _demand_no_splits(root: Path, folders: Sequence[Path], known: Collection[str]) -> None:
-    """Raise where folders that are taken for classes hold folders as splits do: a network would learn to tell splits.
+    """Check that the folders, taken for classes, are not splits: a network would learn to tell splits apart.
 
     Args:
-        known: of these, those that are called like a split.
+        known: those of the folders that have the name of a split.
+
+    Raises:
+        DataError: the folders hold folders as splits do.
     """
     readable = [folder for folder in folders if os.access(folder, os.R_OK | os.X_OK)]
     held = {folder.name: [one_form(inside.name) for inside in _descended(folder)[1]] for folder in readable}
@@ -192,7 +199,7 @@ def _either() -> str:
 
 
 def _split_of(name: str) -> str | None:
-    """The split that a folder's name stands for, such as `Training_set` or `test-images`; `None`: none."""
+    """The split that a folder's name, such as `Training_set` or `test-images`, stands for; `None` if none."""
     words = [re.sub(r"(.)sets?$", r"\1", word) for word in re.findall(r"[a-z]+", name.lower())]
     telling = [word for word in words if word not in _FILLERS]
     return _SPLIT_OF.get(telling[0]) if len(telling) == 1 else None
@@ -206,14 +213,14 @@ def _split_notes(splits: Mapping[str, str], folders: Sequence[Path]) -> list[str
 
 
 def _deep(parents: Sequence[Path]) -> list[str]:
-    """A note of class folders that hold folders of their own, whose images are all of that class."""
+    """A note of class folders that contain more than one folder; all images in these belong to the class."""
     classes = [folder for parent in parents for folder in subfolders(parent) if os.access(folder, os.R_OK | os.X_OK)]
     found = [folder.name for folder in classes if len(subfolders(folder)) > 1]
     return [f"classes whose folders hold folders, which are not told apart: {_listed(found)}"] if found else []
 
 
 def _hidden(parents: Sequence[Path]) -> list[str]:
-    """A note of hidden folders where classes are expected, if files with a picture's ending lie in them."""
+    """A note of hidden folders beside the class folders, if they contain image files."""
     hidden = [folder for parent in parents for folder in _folders(parent, lambda name: name.startswith("."))]
     found = [folder for folder in hidden if folder.name.lower() not in WASTE and _holds_pictures(folder)]
     names = [folder.name for folder in found]

@@ -1,6 +1,6 @@
-"""How an image file becomes pixels: the same in the search and, by the README's recipe, for whoever uses the model.
+"""How an image file is converted to pixels, in the search and, by the README's recipe, for users of the model.
 
-Decision 2 (`docs/decisions`) says why so.
+Decision 2 (`docs/decisions`) gives the reasons.
 """
 
 import functools
@@ -27,9 +27,9 @@ _PNG_TAGS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp")
 
 
 class Greys(NamedTuple):
-    """Two values of images with more than 8 bits of grey: the one that becomes black, and the one that becomes white.
+    """The range of images with more than 8 bits of grey: the value that becomes black, and the one that becomes white.
 
-    They are the same for all images of a data set.
+    The range is the same for all images of a data set.
     """
 
     black: float = 0.0
@@ -41,15 +41,16 @@ ALL_GREYS = Greys()
 
 @dataclass(frozen=True)
 class Header:
-    """What can be said of an image before it is used.
+    """What is known about an image before it is used.
 
     Args:
-        greys: its least and its greatest value, where it has more than 8 bits of grey; `None` where it has not.
-        bulk: the values between which all but a hundredth at either end lie, of the same image.
-        fractions: whether these are fractions.
-        turned: whether its orientation tag says that it is not upright as it is stored.
-        shortened: the greatest value, where it has 16 bits in each colour, of which Pillow reads the upper 8.
-        paged: whether it is a TIFF of several pages, of which the first is read.
+        greys: its smallest and its largest value, if it has more than 8 bits of grey; else `None`.
+        bulk: the 1st and the 99th percentile of its values, if it has more than 8 bits of grey; else `None`.
+        fractions: whether these values are fractions.
+        turned: whether its orientation tag says that the stored image is not upright.
+        shortened: the largest value that is read, if it has 16 bits per colour, of which Pillow reads the upper 8;
+            else `None`.
+        paged: whether it is a TIFF of several pages, of which only the first is read.
     """
 
     greys: Greys | None = None
@@ -62,7 +63,7 @@ class Header:
 
 ORDINARY = Header()
 
-logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it says of every file what an exception says too
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it repeats what exceptions say
 
 
 class TooLargeError(ValueError):
@@ -74,7 +75,7 @@ class TooLargeError(ValueError):
 
 @functools.cache
 def formats() -> tuple[str, ...]:
-    """The formats that are read, by Pillow's names: AVIF and HEIF where Pillow, and its plug-in pillow-heif, can."""
+    """Pillow's names of the formats that are read; AVIF and HEIF only if Pillow, or its plug-in pillow-heif, can."""
     found = [*_ALWAYS, *(["AVIF"] if features.check("avif") else [])]
     if importlib.util.find_spec("pillow_heif"):
         importlib.import_module("pillow_heif").register_heif_opener()
@@ -83,11 +84,11 @@ def formats() -> tuple[str, ...]:
 
 
 def open_image(file: IO[bytes]) -> Image.Image:
-    """Read an image's header; its content decides the format, not its name.
+    """Read an image's header; the content determines the format, not the file's name.
 
     Raises:
-        TooLargeError: by its header, before anything is decoded.
-        Exception: of any kind; Pillow passes on what its decoders meet in a corrupt file.
+        TooLargeError: according to the header the image is too large; nothing is decoded.
+        Exception: of any kind; Pillow passes on the errors that its decoders raise for a corrupt file.
     """
     image = Image.open(file, formats=formats())
     if image.width * image.height > MAX_MEGAPIXELS * 1_000_000:
@@ -96,11 +97,11 @@ def open_image(file: IO[bytes]) -> Image.Image:
 
 
 def header(image: Image.Image) -> Header:
-    """What can be said of an opened image; one with more than 8 bits in a value is decoded for it.
+    """The header of an opened image; an image with more than 8 bits per value is decoded for this.
 
     Raises:
-        ValueError: Pillow would give other values than it holds, or these are no numbers, or its tags are broken.
-        Exception: as of `open_image`.
+        ValueError: Pillow would misread the values, some of them are not finite, or the tags are broken.
+        Exception: of any kind, as from `open_image`.
     """
     turned, paged = _is_turned(image), False
     if image.format == "TIFF":
@@ -114,7 +115,11 @@ def header(image: Image.Image) -> Header:
 
 
 def together(found: Iterable[Greys | None]) -> Greys:
-    """The range that images use together, `None` for those of 8 bits; all 16 bits where all are."""
+    """The range that covers all images.
+
+    Args:
+        found: the range of each image; `None` for one of 8 bits. If all are `None`, the result is all 16 bits.
+    """
     known = [greys for greys in found if greys]
     if not known:
         return ALL_GREYS
@@ -123,14 +128,15 @@ def together(found: Iterable[Greys | None]) -> Greys:
 
 
 def pixels(image: Image.Image, image_size: int, greys: Greys) -> Pixels:
-    """RGB (image_size, image_size, 3): upright, more than 8 bits of grey scaled to 8, resized bilinear.
+    """RGB (image_size, image_size, 3), uint8: upright, more than 8 bits of grey scaled to 8, resized bilinearly.
 
-    An image of 8 bits without an orientation tag is as `keras.utils.load_img(..., interpolation="bilinear")` gives it.
+    For an image of 8 bits without an orientation tag, `keras.utils.load_img(..., interpolation="bilinear")` gives the
+    same pixels.
     """
     image = ImageOps.exif_transpose(image)
     if _is_deep(image):
         values = np.asarray(image)
-        few = values.dtype == np.uint16  # scaling all that there may be takes less memory than all that there are
+        few = values.dtype == np.uint16  # scaling all possible values takes less memory than scaling all pixels
         scaled = _scaled(np.arange(1 << 16), greys)[values] if few else _scaled(values, greys)
         image = Image.fromarray(scaled)
     image = image.convert("RGB")
@@ -146,12 +152,16 @@ def _scaled(values: NDArray[Any], greys: Greys) -> Pixels:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether it has more than 8 bits of grey: whole numbers (`I`, `I;16`), or fractions (`F`)."""
+    """Whether an image has more than 8 bits of grey: whole numbers (`I`, `I;16`) or fractions (`F`)."""
     return image.mode[0] in "IF"
 
 
 def _extremes(image: Image.Image) -> tuple[Greys, Greys]:
-    """The ends of all values, and of all but a hundredth at either end."""
+    """The smallest and the largest value; and the 1st and the 99th percentile, of a sample of the values.
+
+    Raises:
+        ValueError: some values are not finite, or Pillow misread them.
+    """
     values: Any = np.asarray(image)
     low, high = float(values.min()), float(values.max())
     if not math.isfinite(low) or not math.isfinite(high):
@@ -164,7 +174,13 @@ def _extremes(image: Image.Image) -> tuple[Greys, Greys]:
 
 
 def _is_turned(image: Image.Image) -> bool:
-    """By its tag. Of a PNG whose tags stand behind its pixels it is not known without decoding them."""
+    """Whether the orientation tag says that an image is not upright.
+
+    `False` for a PNG whose tags come after its pixels: they cannot be read without decoding the pixels.
+
+    Raises:
+        ValueError: the EXIF data are broken.
+    """
     if image.format == "PNG" and not any(tag in image.info for tag in _PNG_TAGS):
         return False
     try:
@@ -174,7 +190,11 @@ def _is_turned(image: Image.Image) -> bool:
 
 
 def _demand_understood(image: Image.Image) -> None:
-    """Raise for the kinds of TIFF that Pillow opens and misreads."""
+    """Check that a TIFF is not of a kind that Pillow opens but misreads.
+
+    Raises:
+        ValueError: it is.
+    """
     wide = _tag(image, _BITS, 1) > 8
     if _tag(image, _SUBFILE, 0) & 1:
         raise ValueError("its first picture is a thumbnail, as in raw files of cameras")
@@ -187,6 +207,6 @@ def _demand_understood(image: Image.Image) -> None:
 
 
 def _tag(image: Image.Image, tag: int, default: int) -> int:
-    """The value, or the greatest of the values, of a tag of a TIFF image."""
+    """The value of a tag of a TIFF image; the largest one if it has several."""
     value: Any = getattr(image, "tag_v2", {}).get(tag, default)
     return int(max(value)) if isinstance(value, tuple) else int(value)

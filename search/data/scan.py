@@ -1,4 +1,4 @@
-"""What an image folder holds: which files are images, of which class and split, and which cannot be used."""
+"""Scans an image folder: which files are images, of which class and split, and which cannot be used."""
 
 import hashlib
 import warnings
@@ -19,7 +19,7 @@ from search.data.folders import LAYOUTS, PICTURES, UNPRINTABLE, WASTE, Folders, 
 from search.data.reading import ORDINARY, Header
 from search.errors import DataError
 
-# What lies beside images, by its ending; any other file of a class folder is an image, or a bad one.
+# Endings of files that are often found beside images. Any other file in a class folder is an image or a bad file.
 BESIDE = frozenset(
     (
         *(".txt", ".md", ".rst", ".html", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml"),
@@ -31,7 +31,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _BATCH = 64
-_SIGNED = 64  # bytes in which a file says what it is
+_SIGNED = 64  # bytes at the start of a file that identify its type
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _LFS = b"version https://git-lfs.github.com/spec/"
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -42,19 +42,19 @@ _LINKS = (
 
 
 class Progress(Protocol):
-    """Hears, from the main thread, how far a long step has come."""
+    """A callback, called from the main thread, for the progress of a long step."""
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` files are through the step called `what`."""
+        """Show that `done` of `total` files have passed the step called `what`."""
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """The progress nobody watches."""
+    """A `Progress` that shows nothing."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """One image; path relative to the folder, split empty until it is known, digest a SHA-256 in hex."""
+    """One image: path relative to the folder, split (empty until it is known), SHA-256 in hex of its content."""
 
     path: str
     class_name: str
@@ -65,19 +65,19 @@ class Found:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a folder holds. Everything is sorted by path, so that it depends on the folder's content alone."""
+    """What a folder contains. Everything is sorted by path, so that it depends only on the folder's content."""
 
     folders: Folders
-    classes: tuple[str, ...]  # that hold images, be they bad ones
+    classes: tuple[str, ...]  # those with images, even if only bad ones
     images: tuple[Found, ...]
     bad: tuple[tuple[str, str], ...]  # (path, reason)
     notes: tuple[str, ...]
-    advice: tuple[str, ...]  # what to do where the folder cannot be used, a line each
+    advice: tuple[str, ...]  # what to do if the folder cannot be used, one line each
 
 
 @dataclass(frozen=True)
 class _Checked:
-    """A file: an image with its digest; or a bad one, with the reason, and advice if there is any; or neither."""
+    """A checked file: an image with its digest; a bad file with the reason, and advice if any; or not an image."""
 
     digest: str = ""
     header: Header = ORDINARY
@@ -86,15 +86,15 @@ class _Checked:
 
 
 def scan(root: Path, asked: str, progress: Progress = silent) -> Scan:
-    """Find the images of a folder, read every header and hash every content, in threads.
+    """Find the images of a folder; read the header and hash the content of each, in threads.
 
     Args:
-        root: a resolved path, so that links which leave it can be told.
+        root: a resolved path, so that links that leave it can be recognised.
         asked: as for `folders.find`.
         progress: called after every few dozen files.
 
     Raises:
-        DataError: not readable, or folders that look like splits and are not understood.
+        DataError: the folder cannot be read, or its folders look like splits, but which ones is not clear.
     """
     try:
         found = folders.find(root, asked)
@@ -138,9 +138,9 @@ def why(error: Exception) -> str:
 def in_threads(
     function: Callable[[Item], Result], items: Sequence[Item], what: str, progress: Progress
 ) -> Iterator[Result]:
-    """The function's results in the items' order; a batch of them at most waits in memory.
+    """The function's results in the order of the items; at most one batch of results is held in memory.
 
-    Pillow's and Python's warnings about odd files stay silent meanwhile: what counts is whether a file can be decoded.
+    Warnings of Pillow and Python about unusual files are not shown: it only matters whether a file can be decoded.
     """
     with ThreadPoolExecutor(min(16, machine.cpus())) as pool:
         for start in range(0, len(items), _BATCH):
@@ -152,13 +152,13 @@ def in_threads(
 
 
 def _walk(folder: Path, root: Path, above: frozenset[Path], waste: list[Path]) -> Iterator[tuple[Path, str]]:
-    """Every visible file below a folder with the obstacle to reading it, or ""; a folder too where it is the obstacle.
+    """Every visible file below a folder, with the obstacle to reading it, or ""; also folders that cannot be entered.
 
     Args:
-        folder: where to look, links followed.
-        root: what no link may leave.
-        above: the real paths of the folder and of those the walk came through.
-        waste: gets the folders of `WASTE`, which are not entered.
+        folder: where to look; links are followed.
+        root: the folder that no link may leave.
+        above: the real paths of the folder and of its parents in the walk.
+        waste: files and folders named in `WASTE` are added here; they are not entered.
     """
     try:
         paths = sorted(folder.iterdir())
@@ -215,7 +215,7 @@ def _read(file: BufferedReader) -> _Checked:
 
 
 def _told(path: Path, reason: str) -> _Checked:
-    """A file that is no image we read, with what its first bytes tell."""
+    """The result for a file that is not a readable image, with a better reason if its first bytes reveal its type."""
     with path.open("rb") as file:
         signed = file.read(_SIGNED)
     if signed.startswith(_LFS):
@@ -246,7 +246,7 @@ def _notes(others: Sequence[Path], waste: Sequence[Path], headers: Sequence[Head
 
 
 def _counted(kinds: Counter[str], limit: int = 8) -> str:
-    """How many, and how many of each of the commonest kinds."""
+    """The counts of the most common kinds as text, and how many other kinds there are."""
     parts = [f"{count} {printable(kind)}" for kind, count in kinds.most_common(limit)]
     more = [f"{len(kinds) - limit} other kinds"] if len(kinds) > limit else []
     return ", ".join([*parts, *more])

@@ -1,4 +1,4 @@
-"""Three disjoint splits of the images that were found, and the rules a dataset must keep."""
+"""Divides the images into three disjoint splits, and checks the rules that a dataset must fulfil."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ FEW_GREYS = 0.1
 
 @dataclass(frozen=True)
 class Dataset:
-    """What was found: plain and picklable. The mappings go from a split to one value per image."""
+    """The images that were found, as plain, picklable data. Most mappings go from a split to one value per image."""
 
     source: str  # the folder's absolute path, or the built-in name
     classes: tuple[str, ...]
@@ -34,8 +34,8 @@ class Dataset:
     notes: tuple[str, ...]  # what else was left out, such as empty classes
     fingerprint: str  # SHA-256 in hex over names, contents, labels, split, and how images are read
     digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # SHA-256 in hex of each content
-    greys: Greys = ALL_GREYS  # what images with more than 8 bits of grey are scaled by
-    advice: tuple[str, ...] = ()  # what to do where it cannot be used, a line each
+    greys: Greys = ALL_GREYS  # the range by which images with more than 8 bits of grey are scaled
+    advice: tuple[str, ...] = ()  # what to do if the dataset cannot be used, one line each
 
     @property
     def target(self) -> Target:
@@ -44,15 +44,15 @@ class Dataset:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Class → how many images it has in all."""
+        """Class → how many images it has in all splits."""
         found = Counter(label for labels in self.labels.values() for label in labels)
         return {name: found[number] for number, name in enumerate(self.classes)}
 
 
 def assign(images: Sequence[Found], seed: int, shares: Mapping[str, float]) -> list[Found]:
-    """Give every image a split, class by class: test and val their rounded shares but at least one, train the rest.
+    """Give every image a split, class by class: each split of `shares` gets its rounded share, but at least one image.
 
-    The shares are of different images: all copies of one go where it goes.
+    The other images go to train. Shares count different images: all copies of an image go to the same split.
     """
     members: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, image in enumerate(images):
@@ -70,7 +70,7 @@ def assign(images: Sequence[Found], seed: int, shares: Mapping[str, float]) -> l
 
 
 def contradictions(images: Iterable[Found]) -> list[tuple[str, str]]:
-    """The images that are also in another class, for nobody can say which of them is right; with the reason."""
+    """The images that are also in another class, with the reason: it is unknown which class is right."""
     same: defaultdict[str, list[Found]] = defaultdict(list)
     for image in images:
         same[image.digest].append(image)
@@ -94,9 +94,9 @@ def gather(
     notes: Sequence[str] = (),
     advice: Sequence[str] = (),
 ) -> Dataset:
-    """The dataset of images that each have a split; copies of a more held-out split's images are skipped.
+    """Build the dataset from images that have a split; copies of images in a more held-out split are skipped.
 
-    Greys are scaled by what the training images use: whoever judges must not have been seen.
+    The range of greys comes only from the training images: no information of val and test images may reach training.
     """
     numbers = {name: number for number, name in enumerate(classes)}
     parts = {split: [image for image in images if image.split == split] for split in SPLITS}
@@ -118,7 +118,7 @@ def gather(
     turned = [image.path for image in images if image.header.turned]
     deep = sum(image.header.greys is not None for image in images)
     content: list[object] = [dataset.classes, dataset.items, dataset.labels, dataset.digests]
-    content += [turned] * bool(turned) + [dataset.greys] * bool(deep)  # where all are read as they are: as ever
+    content += [turned] * bool(turned) + [dataset.greys] * bool(deep)  # nothing where images are read unchanged
     scaled = _about_greys(dataset.greys, deep, training) if deep else []
     return replace(
         dataset,
@@ -128,11 +128,12 @@ def gather(
 
 
 def _about_greys(greys: Greys, deep: int, training: Sequence[Header]) -> list[str]:
-    """Notes of images with more than 8 bits of grey: what becomes of them, and what leaves them few greys.
+    """Notes on images with more than 8 bits of grey: how they are scaled, and why few greys may be left.
 
     Args:
-        deep: how many there are.
-        training: of all training images.
+        greys: the range by which they are scaled.
+        deep: how many such images there are.
+        training: the headers of all training images.
     """
     black, white = greys
     notes = [f"images with more than 8 bits of grey: {deep}; {black:g} becomes 0, {white:g} becomes 255"]
@@ -148,7 +149,7 @@ def _about_greys(greys: Greys, deep: int, training: Sequence[Header]) -> list[st
 
 
 def _copies(dataset: Dataset) -> list[tuple[str, str]]:
-    """The images that are also in a more held-out split, which would make its figures too good; with the reason."""
+    """The images that are also in a more held-out split, with the reason; they would make its metrics too good."""
     first: dict[str, tuple[str, str]] = {}
     copies = []
     for split in _MOST_HELD_OUT_FIRST:
@@ -160,7 +161,11 @@ def _copies(dataset: Dataset) -> list[tuple[str, str]]:
 
 
 def without(dataset: Dataset, bad: Iterable[tuple[str, str]]) -> Dataset:
-    """The dataset with those of its images skipped; the fingerprint stays, for it tells what was asked."""
+    """The dataset with the bad images skipped; the fingerprint stays, because it identifies the data before decoding.
+
+    Args:
+        bad: the images to skip, as (relative path, reason).
+    """
     reasons = dict(bad)
     kept = {split: [row for row, item in enumerate(dataset.items[split]) if item not in reasons] for split in SPLITS}
     skipped = [(item, reasons[item]) for split in SPLITS for item in dataset.items[split] if item in reasons]
@@ -174,14 +179,14 @@ def without(dataset: Dataset, bad: Iterable[tuple[str, str]]) -> Dataset:
 
 
 def demand_usable(dataset: Dataset, max_bad_files: float) -> None:
-    """Check that few enough files are bad, and that what remains are two classes or more, each in every split.
+    """Check that few enough files are bad, and that at least two classes remain, each in every split.
 
     Args:
-        dataset: all that was found.
+        dataset: as `find` or `decode` of `store` built it.
         max_bad_files: share in [0, 1] of the image files that may be skipped, rounded up to whole files.
 
     Raises:
-        DataError: names every fault, and the bad files where these are the fault.
+        DataError: names every fault, and the bad files if they are the fault.
     """
     usable, bad = sum(map(len, dataset.items.values())), len(dataset.skipped)
     allowed = math.ceil(round(max_bad_files * (usable + bad), 9))
@@ -210,7 +215,7 @@ def demand_usable(dataset: Dataset, max_bad_files: float) -> None:
 
 
 def _gaps(dataset: Dataset) -> list[str]:
-    """A fault for every class that has no image in some split; for many, how many more there are."""
+    """A fault for every class that has no image in some split; after the first 20, only how many more there are."""
     held: defaultdict[int, dict[str, str]] = defaultdict(dict)  # class → digest → split
     for split in SPLITS:
         for label, digest in zip(dataset.labels[split], dataset.digests[split], strict=True):
@@ -228,7 +233,7 @@ def _gaps(dataset: Dataset) -> list[str]:
 
 
 def listing(bad: Sequence[tuple[str, str]]) -> str:
-    """The first of the bad files with their reasons, each on a line of its own, and how many more there are of what."""
+    """The first bad files with their reasons, one per line, and how many more there are by folder and ending."""
     lines = [f"{path}: {reason}" for path, reason in bad[:_LISTED]]
     if rest := bad[_LISTED:]:
         kinds = Counter(f"{PurePath(path).parent}/*{PurePath(path).suffix}" for path, _ in rest).most_common(_KINDS)

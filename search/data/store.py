@@ -1,6 +1,6 @@
-"""Images as three disjoint splits: found, checked, decoded once into the node's cache, and opened from there.
+"""Finds and checks images in three disjoint splits, decodes them once into the node's cache, and opens them from there.
 
-No trial sees a test image: a trial loads `train` and `val`, and the winner alone is tested on `test`.
+No trial sees a test image: a trial loads `train` and `val`, and only the winner is tested on `test`.
 """
 
 import hashlib
@@ -30,18 +30,18 @@ __all__ = ["BUILT_IN", "SPLITS", "Dataset", "Progress", "decode", "faults", "fin
 BUILT_IN = ("digits",)
 
 _FOLDER_SHARES = {"test": 0.15, "val": 0.15}  # of each class; train has the rest
-_DIGITS_SHARES = {"test": 0.5, "val": 0.2}  # a large test part, or differences drown in noise
+_DIGITS_SHARES = {"test": 0.5, "val": 0.2}  # a large test split, because in a small one noise hides differences
 
 
 @dataclass(frozen=True)
 class _Unread:
-    """Why an image gave no pixels: the file is not what the scan saw, or it is and its content is bad."""
+    """Why an image could not be decoded: the file has `changed` since the scan, or its content is bad."""
 
     reason: str
     changed: bool
 
 
-_Reader = Callable[[tuple[str, str]], Pixels | _Unread]  # of an item and its digest
+_Reader = Callable[[tuple[str, str]], Pixels | _Unread]  # from (item, digest)
 
 
 def faults(source: str) -> list[str]:
@@ -65,11 +65,11 @@ def find(
 
     Args:
         source: a built-in name, or a folder: `DIR/<class>/*` is split 70/15/15 within each class,
-            `DIR/{train,val,test}/<class>/*` is split already; where `val` is missing, it is 15 % of `train`.
-        seed: decides the split where the folder does not.
-        folders: `classes` where the folders are classes, though they look like splits; else `auto`.
+            `DIR/{train,val,test}/<class>/*` is split already; if `val` is missing, it is 15 % of `train`.
+        seed: determines the split if the folder does not.
+        folders: `classes` if the folders are classes even though they look like splits; else `auto`.
         max_bad_files: share in [0, 1] of the image files that may be skipped, rounded up to whole files.
-        progress: called from this thread now and then.
+        progress: called from this thread from time to time.
 
     Raises:
         DataError: the folder cannot be used; names every fault at once.
@@ -82,14 +82,14 @@ def find(
 def decode(
     found: Dataset, *, max_bad_files: float, image_size: int, cache: Path, progress: Progress = silent
 ) -> Dataset:
-    """Decode the images into the cache, unless they lie there already.
+    """Decode the images into the cache, unless they are there already.
 
     Args:
-        found: what `find` gave.
+        found: the dataset that `find` returned.
         max_bad_files: as for `find`; images whose content turns out to be bad are counted too.
-        image_size: side in pixels; images are resized, bilinear, aspect not kept.
-        cache: a folder of this node; the images go below `images/` in it.
-        progress: called from this thread now and then.
+        image_size: side in pixels; images are resized bilinearly, the aspect ratio is not kept.
+        cache: a folder of this node; the images are written below `images/` in it.
+        progress: called from this thread from time to time.
 
     Returns:
         The dataset without the images that could not be decoded.
@@ -106,13 +106,13 @@ def decode(
 
 
 def load(dataset: Dataset, split: str, image_size: int, cache: Path) -> tuple[Pixels, NDArray[np.int32]]:
-    """Open one split; decode the images again where the cache has lost them.
+    """Open one split; decode the images again if the cache has lost them.
 
     Returns:
         Images (n, image_size, image_size, 3), uint8, RGB, memory-mapped and read-only; labels (n,), int32.
 
     Raises:
-        DataError: the images must be decoded again and some files are gone or not what the scan saw.
+        DataError: the images must be decoded again, and some files are gone, have changed since the scan or are bad.
         StorageError: the cache cannot be written.
     """
     home = _home(dataset, image_size, cache)
@@ -145,7 +145,7 @@ def _from_folder(source: str, seed: int, folders: str, progress: Progress) -> Da
 
 
 def _split(images: list[Found], found: Scan, seed: int) -> tuple[list[Found], list[str]]:
-    """The images with their splits, and notes of how they came to them."""
+    """The images with their splits, and notes on how the splits were made."""
     given = found.folders.splits
     if "val" in given.values():
         return images, []
@@ -172,7 +172,7 @@ def _from_digits(seed: int) -> Dataset:
 
 
 def _digits() -> tuple[Pixels, list[int]]:
-    """Handwritten digits (1797, 8, 8), grey in [0, 255], and what they show.
+    """Handwritten digits (1797, 8, 8), uint8, grey in [0, 255], and their labels.
 
     The file holds scikit-learn's `load_digits`, in its order, with greys from 0 to 16: the test part of "Optical
     Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998, https://doi.org/10.24432/C50P49, CC BY 4.0).
@@ -182,13 +182,17 @@ def _digits() -> tuple[Pixels, list[int]]:
 
 
 def _home(dataset: Dataset, image_size: int, cache: Path) -> Path:
-    """Where the decoded images lie: named by all that decides their bytes."""
+    """The folder of the decoded images; its name contains everything that determines their bytes."""
     return cache / "images" / f"{dataset.fingerprint[:32]}-{image_size}-pillow{PIL.__version__}"
 
 
 @contextmanager
 def _locked(home: Path) -> Iterator[None]:
-    """Only one process of the node decodes; the others wait and then find the images."""
+    """A context for one process of the node at a time: it decodes; the others wait and then find the images.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{home}.lock"):
@@ -200,7 +204,7 @@ def _locked(home: Path) -> Iterator[None]:
 
 
 def _opened(dataset: Dataset, split: str, home: Path, image_size: int) -> Pixels | None:
-    """The memory-mapped images of a split, unless they are missing or not what the dataset says."""
+    """The memory-mapped images of a split; `None` if they are missing or do not match the dataset."""
     try:
         images: Pixels = np.lib.format.open_memmap(home / f"{split}.npy", mode="r")
     except (OSError, ValueError):
@@ -210,7 +214,7 @@ def _opened(dataset: Dataset, split: str, home: Path, image_size: int) -> Pixels
 
 
 def _stored(asked: Dataset, home: Path, image_size: int) -> Dataset | None:
-    """The dataset as it was decoded before, without the images that proved bad then."""
+    """The dataset as it was decoded before, without the images that were bad then; `None` if it is not complete."""
     try:
         bad = [(path, reason) for path, reason in json.loads((home / "skipped.json").read_text())]
     except (OSError, ValueError, TypeError):
@@ -221,10 +225,10 @@ def _stored(asked: Dataset, home: Path, image_size: int) -> Dataset | None:
 
 
 def _store(asked: Dataset, home: Path, image_size: int, progress: Progress, nothing_bad: bool = False) -> Dataset:
-    """Decode all three splits into a folder beside, then rename it; returns the dataset without the bad images.
+    """Decode all three splits into a temporary folder, then rename it; return the dataset without the bad images.
 
     Raises:
-        DataError: files are gone or have changed since the scan; with `nothing_bad`, also those that are bad.
+        DataError: files are gone or have changed since the scan; with `nothing_bad`, also if files are bad.
     """
     making = home.with_name(f"{home.name}.new")
     shutil.rmtree(making, ignore_errors=True)
@@ -275,7 +279,7 @@ def _read_file(root: Path, image_size: int, greys: Greys, item: tuple[str, str])
 def _readable(
     items: Sequence[str], results: Iterable[Pixels | _Unread], unread: dict[str, _Unread]
 ) -> Iterator[Pixels]:
-    """The pixels among the results, in order; the failures go to `unread` under their item."""
+    """The results that are pixels, in order; the failures are added to `unread` by their item."""
     for item, result in zip(items, results, strict=True):
         if isinstance(result, _Unread):
             unread[item] = result
@@ -284,7 +288,7 @@ def _readable(
 
 
 def _write(path: Path, images: Iterable[Pixels], image_size: int) -> None:
-    """Write images one by one as an array; the header, whose length does not depend on their count, comes last."""
+    """Write images one by one as an array; the header is written last, as its length does not depend on their count."""
     shape = (image_size, image_size, 3)
     count = 0
     with path.open("wb") as file:

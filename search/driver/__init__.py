@@ -1,1 +1,1 @@
-"""One search from start to end: what to try, who stops, what is recorded. Here alone Ray Tune meets a trial."""
+"""One search from start to end: what to try, which trials stop, what is recorded. Only this package uses Ray Tune."""

@@ -1,8 +1,8 @@
-"""Is it more than chance? The best configurations are run again, with other seeds, once the search is over.
+"""Confirmation: when the search is over, the best configurations are run again with other seeds.
 
-The best of many trials is better than its configuration is: it was lucky as well (Cawley and Talbot 2010,
-https://jmlr.org/papers/v11/cawley10a.html). Confirming trials are never stopped early, are rows of the record with a
-`seed` of their own, and the winner is the configuration with the best mean over all its seeds.
+The objective of the best of many trials is too optimistic, because it was partly luck (Cawley and Talbot 2010,
+https://jmlr.org/papers/v11/cawley10a.html). Confirming trials are never stopped early. They are rows of the record with
+their own `seed`, and the winner is the configuration with the best mean over all its seeds.
 """
 
 import sys
@@ -24,7 +24,7 @@ from search.task.metrics import Objective
 def due(request: Request, record: Record) -> list[dict[str, Any]]:
     """The configurations of all confirming trials, each with its `trial` and its `seed`; none until the search is over.
 
-    They follow from the trials of the search alone, so that one that goes on confirms the same.
+    They depend only on the trials of the search, so that a resumed search confirms the same configurations.
     """
     space, trials = request.space, request.space.budget.trials
     searched = [row for row in record.rows.values() if not row.confirms]
@@ -40,7 +40,7 @@ def due(request: Request, record: Record) -> list[dict[str, Any]]:
 
 
 def extended(request: Request, count: int) -> Request:
-    """The request with room for so many confirming trials, none of which is stopped early."""
+    """The request with a budget for `count` more trials, the confirming ones, none of which is stopped early."""
     space = request.space
     longer = replace(space.budget, trials=space.budget.trials + count, epochs=space.longest)
     fixed = {**space.fixed, "stopping": "none", "finish_epochs": 0}
@@ -48,10 +48,10 @@ def extended(request: Request, count: int) -> Request:
 
 
 class Confirmation(tune.search.Searcher):  # type: ignore[misc]
-    """Gives Ray the confirming trials that are left, in turn.
+    """Gives Ray the remaining confirming trials one after another.
 
     Args:
-        room: gives how many trials may run now.
+        room: returns how many trials may run now.
     """
 
     fault = None
@@ -69,11 +69,11 @@ class Confirmation(tune.search.Searcher):  # type: ignore[misc]
         self.pausing = False
 
     def too_many(self) -> bool:
-        """Whether more trials run than may now."""
+        """Whether more trials run than are allowed now."""
         return len(self._live) > self._room()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next one; `None` while no further trial may run, `FINISHED` when none is to begin any more."""
+        """The next configuration; `None` while no more trials may run now, `FINISHED` when no more will begin."""
         if self.pausing or not self._waiting:
             return str(self.FINISHED)
         if len(self._live) >= self._room():
@@ -82,20 +82,20 @@ class Confirmation(tune.search.Searcher):  # type: ignore[misc]
         return self._waiting.popleft()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing is learned from it."""
+        """Do nothing: the configurations are fixed."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
-        """There is room for another."""
+        """Free the trial's place for another one."""
         self._live.discard(trial_id)
 
     def close(self) -> None:
-        """Nothing; see `Searcher.close`."""
+        """Do nothing; compare `Searcher.close`."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing; see `Searcher.save`."""
+        """Do nothing; see `Searcher.save`."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing; see `save`."""
+        """Do nothing; see `save`."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

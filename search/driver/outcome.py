@@ -13,8 +13,8 @@ class Outcome:
     """How a search ended.
 
     Args:
-        status: `done`, `interrupted` or `failed`, as the record has it.
-        ranked: its trials, best first.
+        status: `done`, `interrupted` or `failed`, as in the record.
+        ranked: the trials that can win, best first.
         failed: how many trials failed.
         metrics: of the winner.
     """

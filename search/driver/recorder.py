@@ -1,4 +1,4 @@
-"""Follows every trial of a Ray run: into the record, TensorBoard's directory and the user's eyes."""
+"""Writes what happens to every trial of a Ray run to the record and to TensorBoard, and shows it to the user."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -27,17 +27,17 @@ SECONDS_BETWEEN_SIGNS = 10.0
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]
-    """Follows every trial: in the record, in TensorBoard and before the user's eyes.
+    """Writes what happens to every trial to the record and to TensorBoard, and shows it to the user.
 
-    Ray pickles its callbacks for its own snapshot; there is nothing in it that anybody needs.
+    Ray pickles its callbacks for its own snapshot. The search never reads that snapshot, so the pickled state is empty.
 
     Args:
-        ask_to_pause: has every trial saved and ended after its epoch.
-        trials_left: is told how many trials have not ended.
-        faults: of the search.
+        ask_to_pause: asks every trial to save a checkpoint and end after its current epoch.
+        trials_left: is called with the number of trials that have not ended.
+        faults: collects what goes wrong.
 
     Attributes:
-        pausing: set to interrupt the search.
+        pausing: set this to interrupt the search.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         return {}
 
     def begin(self) -> None:
-        """The time that the search uses counts from now on."""
+        """Start the clock: the time that the search uses counts from now on."""
         self._began = time.monotonic()
 
     def on_trial_start(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """A new row, or one that goes on; a new session."""
+        """Record that a trial starts or continues: a new row, or the known one, and a new TensorBoard session."""
         number = trial.config["trial"]
         parameters = {name: value for name, value in trial.config.items() if name != "trial"}
         self._running.add(number)
@@ -89,7 +89,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         result: dict[str, Any],
         **info: Any,  # noqa: ARG002
     ) -> None:
-        """An epoch more, which may be the last; or a failure."""
+        """Record one more epoch, which may be the last one, or a failure."""
         number = trial.config["trial"]
         told = reports.read(result)
         if isinstance(told, Failure):
@@ -100,7 +100,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         with self.faults.storing():
             process = f"{result.get('hostname')} {result.get('pid')}"
             rung = self.scheduler.stopped.get(number)
-            if rung == self._space.budget.epochs:  # it ran as many as all others
+            if rung == self._space.budget.epochs:  # it ran all epochs of the budget
                 rung, told = None, told.ended(COMPLETED, ALL_EPOCHS)
             stopped = {"rung": rung, "rule": self.scheduler.rule.name} if rung else {}
             row = self._note(number, "epoch", metrics=told.event(), process=process, **stopped)
@@ -111,24 +111,24 @@ class Recorder(tune.Callback):  # type: ignore[misc]
                 self._ended(row)
 
     def on_trial_complete(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """Its process has let go of it."""
+        """Note that the trial's process no longer runs it."""
         self._running.discard(trial.config["trial"])
 
     def on_trial_recover(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """Its process died, and it goes on in another."""
+        """Record that the trial's process died; the trial continues in another process."""
         self._died(trial.config["trial"], self.faults.of(trial))
 
     def on_trial_error(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """Its process died, once too often for Ray.
+        """Record that the trial's process died, and that Ray does not start the trial again.
 
-        Ray counts the death of a process that was about to begin a trial twice, and gives the trial up.
+        That can come too early: if a process dies just before it begins the trial, Ray counts two deaths.
         """
         number, error = trial.config["trial"], self.faults.of(trial)
         if number in self._running:
             self._died(number, error)
 
     def on_step_end(self, iteration: int, trials: Sequence[Trial], **info: Any) -> None:  # noqa: ARG002
-        """Show that the search is alive; begin to pause."""
+        """Record that the search is alive, check for a lost storage, and begin to pause if that was requested."""
         with self.faults.storing():
             self._record.follow()
         if time.monotonic() - self._sign_at >= SECONDS_BETWEEN_SIGNS:
@@ -144,30 +144,30 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     @property
     def unfinished(self) -> bool:
-        """Whether trials are left that Ray has given up, and that are to go on."""
+        """Whether trials that Ray has given up must still continue."""
         ended = len(self._record.ended)
         return not (self.late or self.pausing or self.over) and ended < self._space.budget.trials
 
     @property
     def late(self) -> bool:
-        """Whether the search's time is up."""
+        """Whether the time budget of the search is used up."""
         limit = self._space.budget.time_s
         return limit is not None and self._at() >= limit
 
     @property
     def over(self) -> bool:
-        """Whether nothing that runs is to be waited for."""
+        """Whether to end the Ray run without waiting for trials: after a bug or a fault, or when all have paused."""
         return bool(self.faults.bug or self.faults.storage or (self.scheduler.pausing and not self._running))
 
     def close(self) -> None:
-        """Write down how the trials stand; end what was cut off with the search, unless it pauses."""
+        """Write the final state of the trials; end those that were cut off, unless the search pauses."""
         reason = "the search was ended" if self.faults.bug or self.unfinished else TIME_IS_UP
         with self.faults.storing():
             for row in [] if self.pausing else list(self._record.rows.values()):
                 if row.state == RUNNING:
                     self._end(row.trial, STOPPED, reason)
             if self.late:
-                self._note("", "alive")  # no trial may have begun, and the time that was used counts
+                self._note("", "alive")  # the time used counts, even if no trial has begun
             self._record.write_trials()
             if not self.pausing:
                 self.searcher.close()
@@ -185,7 +185,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             self._display.tell(f"trial {number} goes on from its last checkpoint: {reason}")
 
     def _fail(self, number: str, reason: str, traceback: str) -> None:
-        print(f"trial {number} failed:\n{traceback}", flush=True)  # into the log
+        print(f"trial {number} failed:\n{traceback}", flush=True)  # goes to the log
         with self.faults.storing():
             self._end(number, FAILED, reason)
         self.faults.failed(reason, traceback)
@@ -200,7 +200,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._trials_left(self._space.budget.trials - len(self._record.ended))
 
     def _at(self) -> float:
-        """Seconds that the search has run."""
+        """Seconds that the search has run, including those before it was resumed."""
         return self._before + time.monotonic() - self._began
 
     def _note(self, number: str, event: str, **facts: Any) -> Row | None:
@@ -212,7 +212,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         return row
 
     def _best(self, row: Row) -> Row | None:
-        """The best trial, now that this one has changed."""
+        """The best trial, after this one has changed."""
         if row.state != RUNNING:
             known = self._record.rows.values() if row.confirms else [self._leader, row]
             leaders = ranked(filter(None, known), self._space.objective)
@@ -221,7 +221,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
 
 class _Stopper(Stopper):  # type: ignore[misc]
-    """Ends the search when its recorder says so."""
+    """Ends the Ray run when the recorder says that it is over."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder

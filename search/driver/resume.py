@@ -1,4 +1,4 @@
-"""Going on with a search that was interrupted: what was asked then, and that it is asked again unchanged."""
+"""Resuming an interrupted search: reads what was requested then, and checks that the request is still the same."""
 
 import argparse
 import difflib
@@ -20,7 +20,7 @@ from search.setting import Value
 from search.space.settings import SETTINGS
 
 FREE = {"resume", "storage", "cache", "address", "cpus_per_trial", "gpus_per_trial", "max_concurrent"}
-MOVABLE = (*LOCATED, "space")  # what they name may lie elsewhere now; that it is the same is seen by its content
+MOVABLE = (*LOCATED, "space")  # these may have moved; their content must be the same
 _DONE = "--resume {}: this search is done"
 
 
@@ -28,8 +28,8 @@ def options(given: argparse.Namespace, defaults: argparse.Namespace) -> argparse
     """The options of the interrupted search, with those of `given` that only say where and how to run.
 
     Raises:
-        RequestError: no such search, one that is over, one that others can write, an option that would change what was
-            asked, or something that is not where it was.
+        RequestError: there is no such search, it is done, others can write its folder, an option would change what was
+            requested, or a file or folder that it needs is no longer where it was.
         StorageError: its record cannot be read.
     """
     away = remote(given.storage)
@@ -50,7 +50,7 @@ def options(given: argparse.Namespace, defaults: argparse.Namespace) -> argparse
         which = unknown("search", given.resume, known) if known else f"there is no search '{given.resume}'"
         raise RequestError([*faults, f"--resume: {which} in {given.storage}"])
     if untrusted := _untrusted(found.folder):
-        raise RequestError([*faults, *untrusted])  # nothing that it says is looked at
+        raise RequestError([*faults, *untrusted])  # so its content is not read
     saved = read_search(found.folder)
     if saved["status"] == "done":
         faults.append(_DONE.format(given.resume))
@@ -70,26 +70,26 @@ def options(given: argparse.Namespace, defaults: argparse.Namespace) -> argparse
 
 
 def _defaults(saved: Mapping[str, Any]) -> dict[str, Value]:
-    """What a search was begun with where it did not say: an older version may not have known all settings."""
+    """The default of every setting, for those that a record lacks because an older version began the search."""
     return {name: setting.default for name, setting in SETTINGS.items()} | {"stopping": _rule(saved)}
 
 
 def _rule(saved: Mapping[str, Any]) -> str:
-    """The stopping rule that a search was begun with: ASHA, where an older version knew no other."""
+    """The stopping rule that a search began with; ASHA if the record names none, as versions then had only ASHA."""
     return str(saved["settings"].get("stopping", "asha"))
 
 
 def _gone(name: str, place: str) -> bool:
-    """Whether a file or folder is not where it was; what has a name alone comes with the project."""
+    """Whether a file or folder is no longer where it was; what has only a name, not a path, is part of the project."""
     is_path = place.endswith(".py") if name == "space" else Path(place).is_absolute()
     return is_path and not Path(place).exists()
 
 
 def record(folder: Path, about: Mapping[str, Any]) -> Record:
-    """The record of a search that goes on, if what is asked is what it was asked.
+    """The record of a search that is resumed, if the request is what it was.
 
     Args:
-        folder: of the search; it is locked.
+        folder: of the search; this process holds its lock.
         about: the request as plain data.
 
     Raises:
@@ -105,12 +105,12 @@ def record(folder: Path, about: Mapping[str, Any]) -> Record:
 
 
 def changes(options: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `search.json` that say where things lie, as they lie now."""
+    """The fields of `search.json` that say where files and folders are, with their present places."""
     return {"options": dict(options), "settings": about["settings"], "files": about["files"]}
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is asked now and was not then, however it is called."""
+    """The differences between the request then and now; data, backbone and weights are compared by content if known."""
     pairs = {"seed": (then["seed"], now["seed"])}
     for part in ("space", "settings"):
         before = {**(_defaults(then) if part == "settings" else {}), **then[part]}
@@ -137,7 +137,7 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _untrusted(folder: Path) -> list[str]:
-    """Who else could have written what the search goes on from: it runs the space file and loads the files it names."""
+    """Faults if others could have written the folder: a search runs its space file and loads the files it names."""
     status = folder.stat()
     place = "a place where files keep their owner and their mode"
     advice = f"if you trust what is in it, copy it with cp -r to {place}, and go on there with --storage"

@@ -1,6 +1,6 @@
-"""Ray's scheduler: asks a stopping rule, and says which trial gets a process.
+"""The scheduler for Ray: it applies a stopping rule, and decides which trial gets the next process.
 
-Ray keeps no scheduler state over a restart; here a rule decides by the curves of the trials, which the record holds.
+Ray keeps no scheduler state over a restart. So the rule decides from the learning curves, which the record holds.
 """
 
 from collections.abc import Callable
@@ -20,17 +20,17 @@ from search.task.metrics import FOLLOWED
 
 
 class Scheduler(FIFOScheduler):  # type: ignore[misc]
-    """Stops trials as a rule says.
+    """Stops trials as a stopping rule decides.
 
     Args:
-        rule: that decides.
-        record: of the search; a trial is judged by what it and the others have shown there.
-        too_many: whether more trials run than may.
-        places: where trials run; Ray has a copy of whatever else it is given.
+        rule: decides which trials stop.
+        record: of the search; the rule gets the learning curves that it holds.
+        too_many: returns whether more trials run than are allowed now.
+        places: the placement groups of trials. They are passed here because Ray copies what it gets in other ways.
 
     Attributes:
         stopped: trial → the epoch at which the rule stopped it.
-        pausing: no trial starts any more.
+        pausing: whether no more trials start.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         self._record, self._too_many, self._places = record, too_many, places
 
     def on_trial_add(self, controller: Any, trial: Trial) -> None:  # noqa: ARG002
-        """Say where the trial may run."""
+        """Set the placement group factory of the trial, which decides on which nodes it may run."""
         if self._places:
             trial.update_resources(self._places)
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
-        """Decide at a rung. A trial that ends by itself is left to do so, as is one that tells of an epoch again."""
+        """Apply the rule if the epoch is a rung, but not if the trial ends by itself or reports an epoch again."""
         told = reports.read(result)
         if isinstance(told, Failure) or told.ending or not told.known:
             return str(TrialScheduler.CONTINUE)
@@ -72,18 +72,18 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         return Curve(self._record.curves[trial], by_itself)
 
     def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:  # noqa: ARG002
-        """Have the trial's process used again, unless it is crowded or its place is needed by others.
+        """Let another trial use the process, unless its memory is crowded, the search pauses or too many trials run.
 
-        Tune asks for the scheduler's last word just before it decides about the process.
+        Tune calls this just before it decides about the process.
         """
         crowded = bool(result) and reports.read(result).crowded
         of_ray.use_process_again(controller, not (self.pausing or crowded or self._too_many()))
 
     def choose_trial_to_run(self, controller: Any) -> Trial | None:
-        """The trial that is to have the next process that is free; none while the search pauses.
+        """The trial that gets the next free process; none while the search pauses.
 
-        It is not one whose own process starts: where trials end more often than a process takes to start, a node
-        that joins would never have a trial.
+        A trial whose own process is starting is left out. Otherwise, where trials end faster than a process starts, a
+        node that joins would never run a trial.
         """
         if self.pausing:
             return None

@@ -1,4 +1,4 @@
-"""One search from start to end, whichever way it begins. Ray is imported only while the request is completed."""
+"""One search from start to end, new or resumed. Ray is imported late, while the request is completed, to save time."""
 
 import contextlib
 import importlib
@@ -26,14 +26,14 @@ from search.trial.preparation import Preparation
 
 
 class Search:
-    """One search: begun or gone on with, then run. Its context holds what it needs: Ray, a process, a lock.
+    """One search: call `begin` or `resume`, then `run`. Its context holds Ray, the preparation process and the lock.
 
     Args:
-        asked: checked as far as it can be at once.
-        shown: where the user reads.
+        asked: the request, as `request.check` returns it.
+        shown: the user's console.
 
     Attributes:
-        record: `None` until it has begun.
+        record: `None` until the search has begun.
     """
 
     def __init__(self, asked: Request, shown: Console) -> None:
@@ -50,10 +50,10 @@ class Search:
         self._held.close()
 
     def begin(self, origin: Mapping[str, Any]) -> None:
-        """Begin a new search: prepare it, and its record.
+        """Begin a new search: complete the request, and create the record.
 
         Args:
-            origin: where it comes from, for the record.
+            origin: the command, versions and options that it comes from, for the record.
 
         Raises:
             RequestError: names every fault.
@@ -70,13 +70,13 @@ class Search:
         self.record = record
 
     def resume(self, options: Mapping[str, Any]) -> None:
-        """Go on with a search that was interrupted, whatever did it.
+        """Resume a search, whatever interrupted it.
 
         Args:
-            options: as `resume.options` gives them.
+            options: as `resume.options` returns them.
 
         Raises:
-            RequestError: names every difference to what was asked then.
+            RequestError: names every difference from the request then.
             StorageError: its record is gone.
         """
         self._held.enter_context(Lock(self._request.folder))
@@ -88,11 +88,11 @@ class Search:
         self.record = record
 
     def run(self) -> Outcome:
-        """Run the trials that are left, export the winner, and tell what came of it.
+        """Run the remaining trials, export the winner, and print the result.
 
         Raises:
-            SearchError: what ended it, and how to go on.
-            KeyboardInterrupt: it was interrupted for a second time, and is recorded as that.
+            SearchError: says what ended the search, and how to resume it if that is possible.
+            KeyboardInterrupt: the search was interrupted for a second time, or while no trials ran; the record says so.
         """
         if not self.record:
             raise RuntimeError("the search has not begun")
@@ -111,7 +111,7 @@ class Search:
         return outcome
 
     def _complete(self) -> dict[str, Any]:
-        """Complete the request while Ray comes up; give it as plain data."""
+        """Complete the request while Ray starts; return it as plain data."""
         importing = threading.Thread(target=importlib.import_module, args=("search.driver.tune",))
         self._held.enter_context(self._preparation)
         self._held.enter_context(self._cluster)
@@ -166,5 +166,5 @@ class Search:
 
 
 def _close(record: Record, status: str) -> None:
-    with contextlib.suppress(OSError, StorageError):  # a storage that is lost has been told of
+    with contextlib.suppress(OSError, StorageError):  # a lost storage has been reported already
         record.write_search(status=status, ended=now())

@@ -1,8 +1,8 @@
-"""What to try next: Optuna behind Ray's Searcher, told the truth about every trial.
+"""Proposes the next configuration: a Ray Searcher that uses Optuna and reports the true state of every trial to it.
 
-Ray's own OptunaSearch tells Optuna that a trial which ASHA stopped was complete, and leaves diverged ones running.
-Here a stopped trial is PRUNED at its last epoch, one that ended by itself COMPLETE, a diverged or failed one FAIL. The
-study stays in memory, made anew from the record where a search goes on, and is mirrored to an Optuna journal.
+Ray's own OptunaSearch reports a trial that ASHA stopped to Optuna as complete, and leaves diverged trials running.
+Here a stopped trial is PRUNED at its last epoch, one that ended by itself is COMPLETE, a diverged or failed one FAIL.
+The study is held in memory, rebuilt from the record when a search is resumed, and copied to an Optuna journal.
 """
 
 import functools
@@ -37,14 +37,14 @@ Key = tuple[tuple[str, Value], ...]
 
 
 class Fresh(BaseSampler):
-    """Proposes what another sampler does, but no configuration twice: where it would, chance proposes others.
+    """Proposes what another sampler proposes, but no configuration twice: random ones replace repeated ones.
 
     Args:
-        sampler: the other one.
-        seed: of chance.
+        sampler: the other sampler.
+        seed: of the random replacements.
         space: resolved for the backbone.
-        point: what is given of the configuration to propose; what it leaves out is for the sampler.
-        taken: the configurations that trials have.
+        point: the given parameters of the configuration to propose; the sampler chooses the others.
+        taken: the configurations that trials already have.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class Fresh(BaseSampler):
         self._sampler, self._seed, self._space, self._point, self._taken = sampler, seed, space, point, taken
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:  # noqa: ARG002
-        """All parameters: a configuration is proposed as a whole."""
+        """All parameters, because a configuration is proposed as a whole."""
         return dict(self._space.search)
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:  # noqa: ARG002
-        """A configuration that is not taken; there must be one."""
+        """A configuration that is not taken; without a free one this never returns."""
         chance = RandomSampler(self._seed)
         proposals = [(self._sampler, self._point), *([(self._sampler, {})] if self._point else [])]
         for sampler, point in itertools.chain(proposals, itertools.repeat((chance, {}))):
@@ -69,14 +69,14 @@ class Fresh(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """What the other sampler does."""
+        """What the other sampler proposes."""
         return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
 def _choosing(
     sampler: BaseSampler, point: Mapping[str, Value], study: optuna.Study, trial: FrozenTrial
 ) -> Callable[[str, Any], Value]:
-    """Chooses as Optuna has a sampler choose for a trial whose parameters are given in part."""
+    """A function that chooses each parameter as Optuna does for a trial with some parameters given by `point`."""
 
     @functools.cache
     def together() -> dict[str, Any]:
@@ -94,17 +94,17 @@ def _choosing(
 
 
 class Searcher(tune.search.Searcher):  # type: ignore[misc]
-    """Proposes configurations of a space; each carries its number as `trial`.
+    """Proposes configurations of a space; each holds the number of its trial as `trial`.
 
-    What it proposes depends on the space, the seed, the trial's number and the trials so far, and on nothing else, so
-    that a search that goes on proposes what the uninterrupted one would have. No configuration is proposed twice.
+    A proposal depends only on the space, the seed, the trial's number and the trials so far, so that a resumed search
+    proposes what the uninterrupted one would have. No configuration is proposed twice.
 
     Args:
         space: resolved for the backbone.
-        sampler: makes what proposes.
+        sampler: builds the Optuna sampler.
         seed: of the sampler.
-        record: of the search; the trials it knows are told to the study, those without an end proposed first.
-        room: gives how many trials may run now.
+        record: of the search; its trials are added to the study, and those that have not ended are proposed first.
+        room: returns how many trials may run now.
     """
 
     def __init__(
@@ -127,15 +127,15 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
 
     @property
     def fault(self) -> OSError | None:
-        """Why the journal cannot be written."""
+        """Why the journal cannot be written; `None` if it can."""
         return self._journal.fault
 
     def too_many(self) -> bool:
-        """Whether more trials run than may now, for nodes have left or other searches have come."""
+        """Whether more trials run than are allowed now, because nodes have left or other searches have started."""
         return len(self._live) > self._room()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next configuration; `None` while no further trial may run, `FINISHED` where none is to begin any more."""
+        """The next configuration; `None` while no more trials may run now, `FINISHED` when no more will begin."""
         if self.pausing or (not self._waiting and len(self._taken) >= self._space.size):
             return str(self.FINISHED)
         if len(self._live) >= self._room():
@@ -155,7 +155,7 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
         self._journal.update(self._frozen(trial_id))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell Optuna how the trial ended; one that was paused has not."""
+        """Tell Optuna how the trial ended; a paused trial has not ended."""
         self._live.discard(trial_id)
         if self._frozen(trial_id).state.is_finished():
             return
@@ -172,7 +172,7 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
             self._tell(trial_id, *((TrialState.COMPLETE, told.objective) if whole else (TrialState.PRUNED,)))
 
     def close(self) -> None:
-        """Leave no trial running: one that was cut off is PRUNED at its last epoch, or FAIL if it has none."""
+        """Leave no trial running in the study: one that was cut off is PRUNED at its last epoch, FAIL without one."""
         self._trials |= {f"waiting {trial.number}": trial for trial in self._waiting}
         for trial_id in self._trials:
             frozen = self._frozen(trial_id)
@@ -180,21 +180,21 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
                 self._tell(trial_id, TrialState.PRUNED if frozen.intermediate_values else TrialState.FAIL)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: a search goes on from its own record, not from Ray's snapshot."""
+        """Do nothing: a search is resumed from its own record, not from Ray's snapshot."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing; see `save`."""
+        """Do nothing; see `save`."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def _know(self, record: Record) -> None:
-        """Tell the study what the record holds."""
+        """Add the trials of the record to the study."""
         numbers = [int(row.trial) for row in record.rows.values() if not row.confirms]
         for number in range(max(numbers, default=-1) + 1):
             row = record.rows.get(f"{number:04d}")
             trial = self._ask(row)
-            if not row:  # it was proposed and never begun
+            if not row:  # it was proposed but never started
                 self._waiting.append(trial)
                 continue
             for epoch, point in record.curves.get(row.trial, {}).items():
@@ -208,7 +208,7 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
                 self._study.tell(trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)
 
     def _ask(self, known: Row | None = None) -> optuna.Trial:
-        """The study's next trial: a known one as it was, or a start point, or what the sampler proposes."""
+        """The study's next trial: a known trial as it was, a start point, or what the sampler proposes."""
         number = len(self._study.get_trials(deepcopy=False))
         begun = dict(enumerate(self._space.start)).get(number)
         if known:
@@ -220,16 +220,16 @@ class Searcher(tune.search.Searcher):  # type: ignore[misc]
             self._study.sampler = Fresh(sampler, seed, self._space, begun or {}, self._taken)
         trial = self._study.ask()
         if self._lasting and known and begun is None:
-            _ = trial.relative_params  # the sequence goes on by the point that it gave this trial
+            _ = trial.relative_params  # advances the sequence past the point of this trial
         self._taken.add(_key(self._chosen(trial)))
         return trial
 
     def _chosen(self, trial: optuna.Trial) -> dict[str, Value]:
-        """The configuration of one of the study's trials; it stays the same."""
+        """The configuration of one of the study's trials; every call returns the same."""
         return self._space.suggest(functools.partial(sample, trial))
 
     def _report(self, trial_id: str, told: Report) -> None:
-        """Report an epoch once: Ray tells of a last one twice, a resumed trial may run one again."""
+        """Report each epoch only once: Ray reports a last epoch twice, and a resumed trial may repeat one."""
         known = self._frozen(trial_id).intermediate_values
         if told.known and told.epoch not in known:
             self._trials[trial_id].report(told.objective, told.epoch)
@@ -251,15 +251,15 @@ def _told(ending: str, objective: float) -> tuple[TrialState, float | None]:
 
 
 def _mixed(seed: int, number: int) -> int:
-    """A seed for each trial of a search."""
+    """A seed for one trial, mixed from the seed of the search and the trial's number."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 class Journal:
-    """An Optuna journal file that follows a study held in memory, for optuna-dashboard.
+    """An Optuna journal file that copies a study held in memory, for optuna-dashboard.
 
     Attributes:
-        fault: why it cannot be written; nothing more is tried then.
+        fault: why it cannot be written, else `None`; after a fault nothing more is written.
     """
 
     def __init__(self, path: Path, study: optuna.Study) -> None:
@@ -273,13 +273,13 @@ class Journal:
             self.update(trial)
 
     def update(self, trial: FrozenTrial) -> None:
-        """Add what is new about a trial."""
+        """Add the new epochs and the end of a trial."""
         if not self.fault:
             try:
                 self._update(trial)
             except OSError as error:
                 self.fault = error
-            except RuntimeError as error:  # so Optuna tells that its lock is gone with the folder
+            except RuntimeError as error:  # Optuna raises it when its lock file is gone with the folder
                 if not isinstance(error.__context__, OSError):
                     raise
                 self.fault = error.__context__

@@ -1,4 +1,4 @@
-"""Joins searcher, scheduler and trial in one `ray.tune.Tuner`. The only place where Ray meets a trial."""
+"""Combines searcher, scheduler and trial in one `ray.tune.Tuner`. Only here Ray gets the function that runs a trial."""
 
 import contextlib
 import functools
@@ -40,16 +40,16 @@ from search.trial.tensorboard import Directory
 
 
 class RepeatedFailureError(RuntimeError):
-    """The first trials all failed for one cause: a bug, not an unlucky configuration."""
+    """The first trials all failed for the same reason: this is a bug, not a bad configuration."""
 
 
 class Trials:
-    """The trials of a search, run by Ray Tune, and the export of the best.
+    """Runs the trials of a search with Ray Tune, and exports the best one.
 
     Args:
-        record: of the search; trials that it knows go on.
-        preparation: computes the features meanwhile.
-        cluster: is being started.
+        record: of the search; its trials that have not ended continue.
+        preparation: computes the features while trials run.
+        cluster: still starting.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Trials:
         self._exporter = winner.Exporter(request, self._fleet)
 
     def run(self) -> Outcome:
-        """Run the trials that are left, and export the winner.
+        """Run the remaining trials, and export the winner.
 
         Raises:
-            NoUsableTrialError: no trial gave a model.
-            RepeatedFailureError: the first trials all failed for one cause.
-            StorageError: the search's folder cannot be written.
+            NoUsableTrialError: no trial produced a model.
+            RepeatedFailureError: the first trials all failed for the same reason.
+            StorageError: the search's folder cannot be written, or no node is left.
         """
         request, record = self._request, self._record
         if not record.rows:
@@ -95,7 +95,7 @@ class Trials:
             self._cluster.close()
 
     def _with_ray(self) -> Recorder:
-        """Run the trials, with Ray started anew where it fails; return what followed them."""
+        """Run the trials, and restart Ray if it fails, up to `max_failures` times; return the last recorder."""
         begun, left = self._prepare(), self._request.space.max_failures
         while True:
             self._cluster.wait()
@@ -122,11 +122,11 @@ class Trials:
             left -= 1
 
     def _searcher(self, share: Share) -> Searcher:
-        """Proposes trials; knows all that the record does."""
+        """A new searcher that knows all trials of the record."""
         return Searcher(self._request.space, self._request.space.sampler, self._request.seed, self._record, share)
 
     def _confirm(self, configurations: list[dict[str, Any]], share: Share) -> Recorder:
-        """Run the confirming trials that are left; return what followed them."""
+        """Run the remaining confirming trials; return their recorder."""
         over = {row.trial for row in self._record.ended}
         left = [configuration for configuration in configurations if configuration["trial"] not in over]
         asked = confirmation.extended(self._request, len(configurations))
@@ -138,7 +138,7 @@ class Trials:
         return recorder
 
     def _following(self, request: Request, searcher: Searcher | confirmation.Confirmation) -> Recorder:
-        """What follows trials, with a scheduler that knows all that the record does."""
+        """A new recorder, with a scheduler that knows all trials of the record."""
         places = Places([request.resources.bundle], self._fleet)
         return Recorder(
             self._record,
@@ -152,9 +152,9 @@ class Trials:
         )
 
     def _prepare(self) -> threading.Event:
-        """Have this node's features computed meanwhile; the event tells that no trial can come before the pass.
+        """Start computing this node's features; the event is set once they are locked, so that trials wait for them.
 
-        On a cluster, whoever needs features computes them.
+        On a cluster nothing is computed here: each trial's process computes the features on its own node.
         """
         begun = threading.Event()
         request, work = self._request, self._request.workload
@@ -165,12 +165,12 @@ class Trials:
                 self._preparation.fill(work.place, work.cuts, work.limit, probed)
                 begun.set()
                 fault = self._preparation.wait(self._display.steps)
-            except (RuntimeError, OSError, ValueError) as error:  # it died, or was ended with the search
+            except (RuntimeError, OSError, ValueError) as error:  # the process died, or was ended with the search
                 fault = str(error)
             finally:
                 begun.set()
             if fault:
-                with contextlib.suppress(ValueError):  # the search is over, and nobody listens
+                with contextlib.suppress(ValueError):  # the search is over, and the display is closed
                     self._display.tell(f"the features are not kept: {fault}; every trial runs the frozen layers itself")
 
         if request.resources.address:
@@ -180,7 +180,7 @@ class Trials:
         return begun
 
     def _fit(self, request: Request, recorder: Recorder) -> None:
-        """Run the trials that are left."""
+        """Run the remaining trials, if there are any and time is left."""
         budget, record = request.space.budget, self._record
         trials = budget.trials - len(record.ended)
         seconds = budget.time_s - record.seconds if budget.time_s else None
@@ -192,7 +192,7 @@ class Trials:
 
 
 def _no_model(request: Request, record: Record, late: bool) -> str:
-    """Why there is none, and what to do."""
+    """Why there is no model, and what to do."""
     rows = record.rows.values()
     if not late or any(row.epochs or row.state != STOPPED for row in rows):
         return f"no trial gave a model; {record.files.trials} says why for each of them"
@@ -204,23 +204,23 @@ def _no_model(request: Request, record: Record, late: bool) -> str:
 
 
 def _lost(error: BaseException, recorder: Recorder, record: Record) -> bool:
-    """Whether the storage is lost: Ray raises an error where it cannot print into a log on a full disk."""
+    """Whether the storage is lost. If so, Ray itself may raise an error: it cannot write its log to a full disk."""
     if isinstance(error, OSError) and (said := storage_fault(error, record.folder)):
         recorder.faults.storage = recorder.faults.storage or StorageError(said)
     return recorder.faults.storage is not None
 
 
 def _of_ray(error: BaseException) -> bool:
-    """Whether Ray itself failed, not what it was given: Tune ends at what it does not expect of a process."""
+    """Whether Ray itself failed, not this project's code: Tune ends the run after an unexpected end of a process."""
     found = error if isinstance(error, RayError) else error.__cause__
     return isinstance(found, RayError) and not isinstance(found, RayTaskError)
 
 
 class Places(tune.PlacementGroupFactory):  # type: ignore[misc]
-    """Where trials run: on the nodes that are fit when a place is asked for.
+    """A placement group factory that allows only the nodes that are fit when Ray requests the placement group.
 
     Args:
-        bundles: what a trial gets.
+        bundles: the resources of a trial.
     """
 
     def __init__(self, bundles: list[dict[str, float]], fleet: Fleet) -> None:
@@ -228,13 +228,17 @@ class Places(tune.PlacementGroupFactory):  # type: ignore[misc]
         self._fleet = fleet
 
     def to_placement_group(self) -> PlacementGroup:
-        """Ask Ray for a place."""
+        """Create the placement group of one trial, on the nodes that are fit now."""
         selector = [self._fleet.selector] * len(self.bundles)
         return placement_group(self.bundles, self.strategy, bundle_label_selector=selector)
 
 
 def _interrupt(recorder: Recorder, number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    """Ctrl-C and the like, once: the running trials are saved after their epoch, then `fit` ends; twice: at once."""
+    """Handle Ctrl-C and similar signals. The first: running trials are saved after their epoch, then `fit` ends.
+
+    Raises:
+        KeyboardInterrupt: at the second signal; the search ends at once.
+    """
     if recorder.pausing:
         raise KeyboardInterrupt
     recorder.pausing = True
@@ -243,15 +247,15 @@ def _interrupt(recorder: Recorder, number: int, frame: FrameType | None) -> None
 def tuner(
     request: Request, recorder: Recorder, pause: worker.Pause, *, folder: Path, trials: int, seconds: float | None
 ) -> tune.Tuner:
-    """Ray's part of a search.
+    """Build the Tuner that runs the trials.
 
     Args:
-        folder: for what Ray writes; nobody reads it.
-        trials: how many are left.
-        seconds: how many are left.
+        folder: for the files that Ray writes; the search never reads them.
+        trials: how many trials are left.
+        seconds: how many seconds are left; `None`: no limit.
     """
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(sys.maxsize)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(sys.maxsize)  # the searcher proposes no more than there is room for
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(sys.maxsize)  # the searcher already limits their number
     of_ray.take_any_end_for_a_death()
     of_ray.leave_signals_alone()
     deadline = time.time() + (math.inf if seconds is None else seconds)

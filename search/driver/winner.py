@@ -1,4 +1,4 @@
-"""The winner: exported, tested once, and its figures written."""
+"""The winner: it is exported and tested once, and its figures are written."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,10 +20,10 @@ SHOWN = 3
 
 
 class Exporter:
-    """Exports the winner, in a process that is made ready while the last trials run.
+    """Exports the winner, in a process that starts while the last trials run.
 
-    Locally it takes no trial's place; on a cluster it takes one, where trials run, and only once they are over.
-
+    On a local Ray the process reserves no CPUs, so it takes no trial's place. On a cluster it takes the resources of
+    one trial, on a node where trials can run, and starts only when all trials are over.
     """
 
     def __init__(self, request: Request, fleet: Fleet) -> None:
@@ -31,14 +31,14 @@ class Exporter:
         self._process: Any = None
 
     def trials_left(self, count: int) -> None:
-        """Get ready when no further trial is to start."""
+        """Start the process when no more trials are waiting, if Ray is local."""
         if not self._process and not self._request.resources.address and count <= self._fleet.room():
             self._start({"num_cpus": 0})
 
     def export(
         self, row: Row, mixed: Sequence[Row], others: Sequence[Row], tell: Callable[[str], None]
     ) -> tuple[dict[str, Any], dict[str, str]]:
-        """Write the model of a trial; see `Export.export`. Where process or node will not do, another one tries it."""
+        """Write the model of a trial; see `Export.export`. If the process or its node fails, another one is tried."""
         left, resources = self._request.space.max_failures, self._request.resources
         while True:
             if not self._process:
@@ -68,11 +68,13 @@ class Exporter:
 def export_best(
     exporter: Exporter, record: Record, rows: Sequence[Row], display: Display, mixed: int
 ) -> tuple[Row, dict[str, Any]]:
-    """Export the best trial whose weights are there: those of one that was cut off may be older than its best epoch.
+    """Export the best trial whose weights can be read.
+
+    If a trial was cut off, the weights of its best epoch may be missing; then the next trial is tried.
 
     Args:
         rows: the trials that can win, best first.
-        mixed: of how many of them the model may be the mean.
+        mixed: how many trials' weights the model may average.
     """
     record.files.best.mkdir(parents=True, exist_ok=True)
     for place, row in enumerate(rows):
@@ -90,7 +92,7 @@ def export_best(
 
 
 def write_figures(request: Request, record: Record, winner: Row, tested: dict[str, Any]) -> dict[str, Any]:
-    """Write the winner's figures, the split, and how images are read."""
+    """Write the winner's figures, the split, and the parameters for reading images; return the figures."""
     dataset, confusion = request.workload.images, tested["confusion_matrix"]
     metrics = {
         "trial": winner.trial,
@@ -110,10 +112,10 @@ def write_figures(request: Request, record: Record, winner: Row, tested: dict[st
 
 
 def runners_up(rows: Sequence[Row]) -> list[Row]:
-    """The trials that are shown beside the first one: the best of other configurations.
+    """The trials that are shown beside the best one: the best trial of each of the next best configurations.
 
     Args:
-        rows: ranked already.
+        rows: best first.
     """
     best: dict[object, Row] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""What runs in Ray's processes: a trial, and the export of the winner."""
+"""What runs in Ray's worker processes: the trials, and the export of the winner."""
 
 import contextlib
 import functools
@@ -36,7 +36,7 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class Pause:
-    """Asks all trials of a search, wherever they run, to be saved and to end after their epoch."""
+    """Asks all trials of a search, on every node, to save a checkpoint and end after their current epoch."""
 
     def __init__(self) -> None:
         self._key = f"finetune-search/pause/{uuid.uuid4()}".encode()
@@ -44,11 +44,11 @@ class Pause:
         self._asked = False
 
     def ask(self) -> None:
-        """Ask."""
+        """Ask all trials to pause."""
         of_ray.write(self._key, b"1")
 
     def asked(self) -> bool:
-        """Whether it was asked; the cluster is asked itself now and then."""
+        """Whether trials are asked to pause; the cluster's store is read at most every `SECONDS_BETWEEN_LOOKS`."""
         if time.monotonic() - self._looked_at >= SECONDS_BETWEEN_LOOKS:
             self._asked = of_ray.read(self._key) is not None
             self._looked_at = time.monotonic()
@@ -57,12 +57,12 @@ class Pause:
 
 @dataclass
 class Process:
-    """What one of Ray's processes keeps from trial to trial.
+    """What one worker process keeps from trial to trial.
 
     Args:
-        fit: the nodes that are known to be fit.
-        filled: the folders whose features it has computed, or has tried to.
-        pool: its backbone and networks, once there are any.
+        fit: the ids of the nodes that are known to be fit.
+        filled: the folders whose features it has computed, or has tried to compute.
+        pool: its backbone and networks; `None` before the first trial.
     """
 
     fit: set[str] = field(default_factory=set)
@@ -73,8 +73,12 @@ class Process:
 def run_trial(config: dict[str, Any], request: Any, deadline: float, pause: Pause, process: Process) -> None:
     """Run one trial in a Ray worker, from its last checkpoint if there is one.
 
-    An error is reported, as `failure` and `traceback`: it would come again. One that the storage or the node has is
-    raised, and so is the death of this process: Ray then starts the trial again.
+    An error of the trial is reported, as `failure` and `traceback`, because it would occur again. After a raised error,
+    or the death of this process, Ray starts the trial again.
+
+    Raises:
+        NodeError: the node of a cluster cannot run trials, or has lost the storage.
+        StorageError: on a local Ray, the storage is lost.
     """
     asked: Request = ray.get(request)
     if asked.question:
@@ -95,7 +99,7 @@ def _train(config: dict[str, Any], asked: Request, deadline: float, pause: Pause
         from search.trial.reuse import Pool
 
     pool = process.pool = process.pool or Pool()
-    if not (asked.uri or asked.folder.is_dir()):  # whatever writes there would make it anew
+    if not (asked.uri or asked.folder.is_dir()):  # later writes would create it again
         raise StorageError(f"{asked.folder} cannot be written: it is gone")
     chosen = {name: value for name, value in config.items() if name != "trial"}
     configuration = asked.configuration(config["trial"], chosen, deadline)
@@ -128,14 +132,14 @@ def _train(config: dict[str, Any], asked: Request, deadline: float, pause: Pause
 
 
 def _where(error: BaseException, request: Request) -> str:
-    """The line of the space file that an error comes from, where a component that the space declares made it."""
+    """If a component or a metric of the space file raised the error, the file and line; else empty."""
     files = request.space.files
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
     return f"{lines[-1].filename}, line {lines[-1].lineno}: " if lines else ""
 
 
 def _fetched(request: Request, configuration: Configuration) -> Callable[[], None]:
-    """Fetch a trial's checkpoints where the search is in object storage; give what sends them, and its events."""
+    """If the search is in object storage, fetch a trial's checkpoints; return what sends them and its events there."""
     if not request.uri:
         return lambda: None
     mirror = Mirror(request.uri, request.folder)
@@ -149,7 +153,7 @@ def _fetched(request: Request, configuration: Configuration) -> Callable[[], Non
 
 
 def _fill_on_node(request: Request, pool: "Pool", filled: set[Path]) -> None:
-    """Compute the features on a node of a cluster; once in a process, whatever comes of it."""
+    """Compute the features on a node of a cluster; each process tries this only once, even if it fails."""
     from search import features
 
     work = request.workload
@@ -161,10 +165,10 @@ def _fill_on_node(request: Request, pool: "Pool", filled: set[Path]) -> None:
 
 
 class Export:
-    """Exports trials, in an actor: on a cluster with what a trial gets, else with all CPUs, for the trials are over.
+    """Exports trials, as a Ray actor: on a cluster with the CPUs of a trial, else with all, as the trials are over.
 
     Args:
-        request: the search's.
+        request: of the search.
     """
 
     def __init__(self, request: Request) -> None:
@@ -177,18 +181,19 @@ class Export:
         self._pool.backbone(request.source)
 
     def export(self, row: Row, mixed: Sequence[Row], others: Sequence[Row]) -> tuple[dict[str, Any], dict[str, str]]:
-        """Write the model of a trial, and what shows how it and others work.
+        """Write the model of a trial, and the pictures that show how it and other trials work.
 
         Args:
-            mixed: trials whose weights may make the model better, see `training.export`.
+            row: the trial.
+            mixed: trials whose weights may be averaged with its own, see `training.export`.
             others: trials that are shown beside it.
 
         Returns:
             The model's figures (see `training.Exported`); and trial → why it cannot be shown.
 
         Raises:
-            CheckpointError: the weights are not there.
-            NodeError: this node cannot do it.
+            CheckpointError: the weights cannot be read.
+            NodeError: this node cannot run the export.
         """
         request, best = self._request, Files(self._request.folder).best
         if request.question:
@@ -214,7 +219,7 @@ class Export:
         return exported.figures, unshown
 
     def _configuration(self, row: Row) -> Configuration:
-        """Of a trial, whose checkpoints are there."""
+        """The configuration of a trial; its checkpoints are fetched first if they are in object storage."""
         configuration = self._request.configuration(row.trial, dict(row.parameters))
         _fetched(self._request, configuration)
         return configuration

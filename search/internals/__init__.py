@@ -1,1 +1,1 @@
-"""What is private to Ray, Optuna and Keras, and touched nowhere else: a new version of theirs fails here, by a test."""
+"""All uses of private parts of Ray, Optuna and Keras. A test shows here if a new version of them breaks one."""

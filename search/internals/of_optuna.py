@@ -1,4 +1,4 @@
-"""What a search needs of Optuna that Optuna does not promise."""
+"""What a search needs from Optuna that is not part of Optuna's public API."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from optuna.trial import FrozenTrial
 
 
 def frozen(study: Study, trial: Trial) -> FrozenTrial:
-    """A trial as its study has it now; it is not copied."""
+    """The present state of a trial in its study; it is not copied."""
     found: FrozenTrial = study._storage.get_trial(trial._trial_id)
     return found
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a value is one that a distribution can give."""
+    """Whether a distribution contains a value."""
     try:
         return distribution._contains(distribution.to_internal_repr(value))
     except (TypeError, ValueError):

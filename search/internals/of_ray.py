@@ -1,4 +1,4 @@
-"""What a search needs of Ray that Ray does not promise. Ray is imported when it is used."""
+"""What a search needs from Ray that is not part of Ray's public API. Ray is imported only when it is used."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def start(folder: Path, **options: Any) -> None:
-    """Start a Ray of this process's own, whose files lie in a folder."""
+    """Start a local Ray for this process, with its files in a folder."""
     import ray
 
     ray.init("local", _temp_dir=str(folder), **options)
@@ -22,17 +22,17 @@ def started() -> list[Any]:
 
 
 def forget_token() -> None:
-    """Have Ray read its token anew."""
+    """Make Ray read its token again."""
     from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader
 
     AuthenticationTokenLoader.instance().reset_cache()
 
 
 def check_cluster_file(config: Mapping[str, Any]) -> None:
-    """Check what `ray up` is given.
+    """Check a configuration for `ray up`.
 
     Raises:
-        Exception: of many kinds: it is refused.
+        Exception: of many types: Ray refuses the configuration.
     """
     from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -55,7 +55,7 @@ def read(key: bytes) -> bytes | None:
 
 
 def remove(key: bytes) -> None:
-    """Remove from the cluster's store, where there is a cluster."""
+    """Remove from the cluster's store, if this process is connected to a cluster."""
     from ray.experimental import internal_kv
 
     if internal_kv._internal_kv_initialized():
@@ -63,16 +63,16 @@ def remove(key: bytes) -> None:
 
 
 def keys(prefix: bytes) -> list[bytes]:
-    """The keys in the cluster's store that begin so."""
+    """The keys in the cluster's store that begin with `prefix`."""
     from ray.experimental import internal_kv
 
     return list(internal_kv._internal_kv_list(prefix))
 
 
 def take_any_end_for_a_death() -> None:
-    """Have Tune begin a trial again whatever ended its process.
+    """Make Tune start a trial again whatever ended its process.
 
-    Ray's memory monitor gives an error of its own when it ends a process, at which Tune ends the search whatever
+    When Ray's memory monitor ends a process, it raises a special error, at which Tune ends the search whatever
     `max_failures` is (https://github.com/ray-project/ray/issues/29736).
     """
     from ray.air.execution._internal.actor_manager import RayActorManager
@@ -92,19 +92,19 @@ def take_any_end_for_a_death() -> None:
 
 
 def leave_signals_alone() -> None:
-    """Have Tune not answer SIGUSR1 itself; the event that would tell of it is never set."""
+    """Stop Tune from handling SIGUSR1; the event by which Tune would learn of the signal is never set."""
     from ray.tune import tune
 
     tune._setup_signal_catching = threading.Event
 
 
 def use_process_again(controller: Any, again: bool) -> None:
-    """Decide about the process of a trial that ends, when Tune asks for the scheduler's last word."""
+    """Set whether Tune uses the process of an ending trial again; call it in the scheduler's `on_trial_complete`."""
     controller._reuse_actors = again
 
 
 def without_process(controller: Any) -> Iterator[Any]:
-    """The trials that wait, but for those whose own process starts: Tune would end that one."""
+    """The pending trials, without those whose own process is starting, because Tune would end that process."""
     tune = controller._tune_controller
     started = tune._actor_manager.is_actor_started
     return (trial for trial in tune._pending_trials if not started(tune._trial_to_actor.get(trial)))

@@ -1,1 +1,1 @@
-"""A search's files: the history of its trials, and all that is made from it."""
+"""The files of a search: the history of its trials, and what is made from it."""

@@ -12,11 +12,11 @@ SEARCH, PREVIOUS, HISTORY, TRIALS, JOURNAL = (
     "optuna.journal",
 )
 LOCK, CHECKPOINTS, TENSORBOARD, RAY, BEST = "lock", "trials", "tensorboard", "ray", "best"
-# Of a trial's checkpoints
+# In the folder of a trial's checkpoints
 OWNER, BEST_WEIGHTS, LAST_STATE, STATE_BEFORE = "owner", "best.npz", "last.npz", "previous.npz"
-# Below the run of a trial in TensorBoard's directory
+# In the folder of a trial in TensorBoard's directory
 RUN_TRAIN, RUN_VALIDATION, RUN_BEST = "train", "validation", "best"
-# Of the winner
+# In the folder of the winner
 MODEL, METRICS, SPLIT, READING, MISTAKES, PICTURES = (
     "model.keras",
     "metrics.json",
@@ -30,7 +30,7 @@ COMPARISON = "comparison.html"
 
 @dataclass(frozen=True)
 class Files:
-    """Where the files of one search lie.
+    """The paths of the files of one search.
 
     Args:
         folder: `<storage>/<name>`.
@@ -40,72 +40,72 @@ class Files:
 
     @property
     def search(self) -> Path:
-        """What was asked, and how it stands."""
+        """The request, and the state of the search."""
         return self.folder / SEARCH
 
     @property
     def previous(self) -> Path:
-        """The same as it was before it was last changed."""
+        """The version of `search` before its last change."""
         return self.folder / PREVIOUS
 
     @property
     def history(self) -> Path:
-        """What happened to every trial."""
+        """The history: what happened to every trial."""
         return self.folder / HISTORY
 
     @property
     def trials(self) -> Path:
-        """One row per trial."""
+        """The table of trials, one row per trial."""
         return self.folder / TRIALS
 
     @property
     def lock(self) -> Path:
-        """Who writes the folder."""
+        """The lock, which names the process that writes the folder."""
         return self.folder / LOCK
 
     @property
     def journal(self) -> Path:
-        """The study, for optuna-dashboard."""
+        """The Optuna study, for optuna-dashboard."""
         return self.folder / JOURNAL
 
     @property
     def tensorboard(self) -> Path:
-        """The shared directory."""
+        """TensorBoard's directory, which all trials share."""
         return self.folder / TENSORBOARD
 
     @property
     def ray(self) -> Path:
-        """The logs, of the search and of what Ray says."""
+        """The folder of the logs of the search and of Ray; on a cluster it also holds the mark for nodes."""
         return self.folder / RAY
 
     @property
     def log(self) -> Path:
-        """What the driver says that is not for the user's eyes."""
+        """The driver's log: its output that is not shown to the user."""
         return self.ray / "driver.log"
 
     @property
     def report(self) -> Path:
-        """The page."""
+        """The report page."""
         return self.folder / "report.html"
 
     @property
     def comparison(self) -> Path:
-        """The page that shows several searches, beside the first of them."""
+        """The page that compares several searches, in the storage of the first of them."""
         return self.folder.parent / COMPARISON
 
     @property
     def best(self) -> Path:
-        """What is kept of the winner."""
+        """The folder of the winner."""
         return self.folder / BEST
 
     @property
     def model(self) -> Path:
-        """The winner."""
+        """The winner's model."""
         return self.best / MODEL
 
     @property
     def metrics(self) -> Path:
-        """Its figures."""
+        """The winner's metrics."""
         return self.best / METRICS
 
     def checkpoints(self, trial: str) -> Path:

@@ -1,7 +1,7 @@
-"""What happened to every trial, event by event: the truth that a search goes on from.
+"""The history: what happened to every trial, event by event. A search is resumed from it.
 
-A file to which lines of JSON are added, so that nothing that was learned is ever written again. A line that a crash or
-a full disk cut short is left out when the file is read.
+The file is append-only, one event of JSON per line, so that earlier events are never rewritten. A line that a crash or
+a full disk cut short is skipped when the file is read.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ class History:
     """A file of events.
 
     Args:
-        path: of the file; it is made with the first event.
+        path: of the file; it is created with the first event.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,7 +31,7 @@ class History:
         self._synced_at = 0.0
 
     def read(self) -> tuple[list[Event], int]:
-        """The events, and how many lines were damaged."""
+        """The events, and the number of damaged lines."""
         events, damaged = [], 0
         with contextlib.suppress(FileNotFoundError):
             for line in self.path.read_bytes().splitlines():
@@ -43,7 +43,10 @@ class History:
         return events, damaged
 
     def append(self, event: Mapping[str, Any], now: bool = False) -> None:
-        """Add an event; it is on the disk within `SECONDS_BETWEEN_SYNCS` of the next one, or at once.
+        """Append an event.
+
+        It is synced to the disk at once if `now`, or if the last sync was `SECONDS_BETWEEN_SYNCS` ago; else with a
+        later event.
 
         Raises:
             OSError: it could not be written, or the file was removed.
@@ -65,7 +68,7 @@ class History:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file; the next event opens it again."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

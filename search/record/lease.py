@@ -1,4 +1,4 @@
-"""Who writes a search: a name that is written down again and again, so that others see whether its owner lives."""
+"""A lease: the process that writes a search writes its name again and again, so that others see that it is alive."""
 
 import json
 import os
@@ -13,23 +13,24 @@ SILENT_AFTER_S = 60.0
 
 
 class Place(Protocol):
-    """Where the name is written."""
+    """Where a lease is stored."""
 
     def read(self) -> bytes:
-        """What is written there; empty where nothing is."""
+        """The stored content; empty if there is none."""
 
     def write(self, content: bytes) -> None:
-        """Write it."""
+        """Store the content."""
 
     def age(self) -> float:
-        """Seconds since it was last written, by the clock of whoever keeps it."""
+        """Seconds since the content was last written, by the clock of the storage."""
 
 
 class Lease:
     """One process's right to write a search.
 
     Args:
-        subject: what it is about, for people.
+        subject: the name of the search's folder or URI, for messages.
+        place: where the lease is stored.
     """
 
     def __init__(self, subject: str, place: Place) -> None:
@@ -38,25 +39,25 @@ class Lease:
 
     @property
     def free(self) -> bool:
-        """Whether no process of another machine was heard of lately."""
+        """Whether no process of another machine has written the lease within `SILENT_AFTER_S`."""
         holder = self._holder()
         return not holder or holder.get("host") == self._me["host"] or self._place.age() >= SILENT_AFTER_S
 
     @property
     def held(self) -> bool:
-        """Whether this process has it."""
+        """Whether this process holds the lease."""
         return self._holder() == self._me
 
     def beat(self) -> None:
-        """Take it, or tell that this process lives.
+        """Take the lease, or renew it to show that this process is alive.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the lease cannot be written.
         """
         self._place.write(json.dumps(self._me).encode())
 
     def refusal(self) -> RequestError:
-        """That another process has it."""
+        """The error that says which process holds the lease."""
         holder = self._holder()
         who = f"process {holder.get('process', '?')} on {holder.get('host', '?')}"
         return RequestError([f"{self._subject} is in use by {who}, where its search runs; wait for it, or end it"])

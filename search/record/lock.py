@@ -1,8 +1,8 @@
-"""One process alone writes a search's folder.
+"""The lock of a search's folder: only one process may write it.
 
-The file `lock` names the process that does, and is locked by it (`flock`), so that the system lets go of it when the
-process dies, however it dies. Where the folder is shared by machines whose locks do not reach each other, the lease in
-it tells: as long as its owner beats, the folder is taken.
+The file `lock` names the process that writes the folder. That process locks the file (`flock`), and the system releases
+it however the process dies. Between machines that share the folder `flock` may have no effect; there the lease in the
+file decides: as long as its owner renews it, the folder is in use.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ from search.record.lease import BEAT_EVERY_S, Lease
 
 
 class Lock:
-    """Held as a context.
+    """The lock as a context manager.
 
     Args:
-        folder: of the search; it must be there.
+        folder: of the search; it must exist.
 
     Raises:
-        RequestError: another process writes this folder.
+        RequestError: when the context is entered: another process writes this folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,12 +60,12 @@ class Lock:
 
     def _live(self) -> None:
         while not self._over.wait(BEAT_EVERY_S):
-            with contextlib.suppress(OSError):  # whoever records something says that the storage is lost
+            with contextlib.suppress(OSError):  # a lost storage is reported by the next write to the record
                 self._lease.beat()
 
 
 class _Inside:
-    """The inside of the lock's file, which stays open."""
+    """The content of the lock's file, which stays open, as the place of a lease."""
 
     def __init__(self, file: int, folder: Path) -> None:
         self._file, self._folder = file, folder

@@ -1,8 +1,8 @@
-"""A search's folder in object storage, by way of a folder of this machine.
+"""A search in object storage, mirrored by a folder of this machine.
 
-Whatever writes a search writes a folder, and adds to its files; objects can only be written whole. So every machine has
-a folder that mirrors the objects: the driver sends what it wrote every few seconds, a trial's process what it wrote
-before each report, and whoever goes on with something fetches it first.
+The code that writes a search appends to files in a folder, but objects can only be written whole. So every machine has
+a folder that mirrors the objects. The driver uploads changed files every few seconds, and a trial's process does so
+before each report. A process that continues a search or a trial downloads its files first.
 """
 
 import contextlib
@@ -21,18 +21,18 @@ from search.record.lease import BEAT_EVERY_S, Lease
 from search.record.objects import Objects, below, joined
 
 SEND_EVERY_S = 2.0
-SETTLED_AFTER_S = 2.0  # longer than anybody takes between looking for a lock and writing one
+SETTLED_AFTER_S = 2.0  # longer than any process takes between checking the lock and writing it
 RECORD = (SEARCH, PREVIOUS, HISTORY, TRIALS)
 
 
 def fetch_record(storage: str, name: str, folder: Path, *others: str) -> None:
-    """Fetch what a search goes on from.
+    """Download the record of a search, from which it is resumed.
 
     Args:
-        others: the beginnings of what else is needed.
+        others: the beginnings of the names of other files to download.
 
     Raises:
-        StorageError: it cannot be read.
+        StorageError: the objects cannot be read.
     """
     from pyarrow import ArrowException
 
@@ -43,7 +43,7 @@ def fetch_record(storage: str, name: str, folder: Path, *others: str) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Empty a folder that mirrored an earlier search of the same name, but for its lock."""
+    """Empty a folder that mirrored an earlier search of the same name, except its lock."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -52,19 +52,19 @@ def forget(folder: Path) -> None:
 
 
 def empty(uri: str) -> bool:
-    """Whether no search is there; its lock may be."""
+    """Whether there is no search at a URI; a lock alone does not count."""
     return all(name == LOCK for name in Objects(uri).names())
 
 
 class Mirror:
-    """A folder and the objects it stands for. As a context it holds the search's lock there, and sends what changes.
+    """A folder and the objects it mirrors. As a context it holds the search's lock there, and uploads what changes.
 
     Args:
-        uri: of the search, as of `Objects`.
+        uri: of the search, as for `Objects`.
         folder: of this machine.
 
     Attributes:
-        fault: why nothing can be sent any more.
+        fault: why nothing can be uploaded any more; `None` if nothing is wrong.
     """
 
     def __init__(self, uri: str, folder: Path) -> None:
@@ -95,7 +95,7 @@ class Mirror:
 
     @property
     def storage(self) -> str:
-        """The URI of the storage that the search is in."""
+        """The URI of the storage that contains the search."""
         return below(self.uri)
 
     def at(self, path: Path) -> str:
@@ -103,7 +103,7 @@ class Mirror:
         return joined(self.uri.partition("?")[0], path.relative_to(self.folder).as_posix())
 
     def fetch_record(self, *others: str) -> None:
-        """Make the record, and files that begin with `others`, what they are in the storage; the rest stays."""
+        """Download the record, and files whose names begin with `others`; other files of the folder stay."""
         for name in RECORD:
             (self.folder / name).unlink(missing_ok=True)
         for name in self._objects.names():
@@ -111,10 +111,10 @@ class Mirror:
                 self._fetch(name)
 
     def fetch(self, part: str) -> None:
-        """Make a part of the folder what the objects are.
+        """Replace a part of the folder by its objects.
 
         Raises:
-            OSError: they cannot be read.
+            OSError: the objects cannot be read.
         """
         shutil.rmtree(self.folder / part, ignore_errors=True)
         (self.folder / part).mkdir(parents=True)
@@ -122,10 +122,13 @@ class Mirror:
             self._fetch(name)
 
     def send(self, *parts: str) -> None:
-        """Send the files that changed since: in these parts of the folder, or all but those of trials.
+        """Upload the files that changed since the last upload.
+
+        Args:
+            parts: the files and folders to upload; none: the whole folder, except the trials' checkpoints and the lock.
 
         Raises:
-            OSError: they cannot be written.
+            OSError: the objects cannot be written.
         """
         with self._sending:
             for path in self._files(parts):
@@ -137,16 +140,16 @@ class Mirror:
                         self._sent[name] = state
 
     def send_trial(self, part: str, *others: str) -> None:
-        """Send a trial's checkpoints and other parts, unless another process has taken the trial.
+        """Upload a trial's checkpoints and other parts, unless another process has taken over the trial.
 
         Raises:
-            CheckpointError: it has.
+            CheckpointError: another process has taken over the trial.
             StorageError: the objects cannot be written.
         """
         try:
             name = f"{part}/{OWNER}"
             owner = self.folder / name
-            known = owner.exists() and self._sent.get(name) == _state(owner)  # else it has just been taken
+            known = owner.exists() and self._sent.get(name) == _state(owner)  # else it was just taken by this process
             if known and self._objects.read(name) != owner.read_bytes():
                 raise CheckpointError(f"{part} belongs to another process, which goes on with the trial")
             self.send(part, *others)
@@ -170,13 +173,13 @@ class Mirror:
         self._sent[name] = _state(path)
 
     def _live(self) -> None:
-        """Send what changes; tell that this process lives."""
+        """Upload what changes, and renew the lease, until the context ends or an upload fails."""
         beat_at = time.monotonic()
         while not self._over.wait(SEND_EVERY_S):
             try:
                 self.send()
                 if time.monotonic() - beat_at >= BEAT_EVERY_S:
-                    if not self._lease.held:  # this one was silent for long
+                    if not self._lease.held:  # this process did not renew it for a long time
                         raise OSError("another process has taken the search")
                     self._lease.beat()
                     beat_at = time.monotonic()
@@ -187,10 +190,11 @@ class Mirror:
     def _take(self) -> None:
         """Take the search's lock.
 
-        Of several that begin at once, the last one to write has it: all look again when each has written.
+        If several processes begin at once, the last one to write the lock gets it. So each reads the lock again after
+        `SETTLED_AFTER_S`, when all have written.
 
         Raises:
-            RequestError: a process of another machine writes it.
+            RequestError: another process has the lock.
         """
         if self._lease.free:
             self._lease.beat()
@@ -200,7 +204,7 @@ class Mirror:
 
 
 class _Object:
-    """One object, in which a lease is written."""
+    """One object, as the place of a lease."""
 
     def __init__(self, objects: Objects, name: str) -> None:
         self._objects, self._name = objects, name
@@ -219,6 +223,6 @@ class _Object:
 
 
 def _state(path: Path) -> tuple[int, int]:
-    """What tells a changed file from the one that was sent."""
+    """The modification time and size of a file, by which a change since its upload is seen."""
     found = path.stat()
     return found.st_mtime_ns, found.st_size

@@ -1,4 +1,4 @@
-"""Object storage: its URIs, and what can be done with the objects below one."""
+"""Object storage: its URIs, and the operations on the objects below a URI."""
 
 import contextlib
 import hashlib
@@ -7,29 +7,29 @@ from pathlib import Path
 
 
 def remote(storage: str) -> bool:
-    """Whether a storage is in object storage, not a folder."""
+    """Whether a storage is object storage, not a folder."""
     return "://" in storage
 
 
 def joined(storage: str, *parts: str) -> str:
-    """A URI below a storage, whose query stays at its end."""
+    """A URI below a storage; the query stays at its end."""
     path, mark, query = storage.partition("?")
     return "/".join([path.rstrip("/"), *parts]) + mark + query
 
 
 def below(uri: str) -> str:
-    """The URI that holds another one."""
+    """The parent of a URI; the query is kept."""
     path, mark, query = uri.partition("?")
     return path.rpartition("/")[0] + mark + query
 
 
 def local(storage: str, cache: Path) -> Path:
-    """The folder of this machine that stands for a storage."""
+    """The folder of this machine that mirrors a storage."""
     return cache / "mirrors" / hashlib.sha256(storage.encode()).hexdigest()[:16]
 
 
 def fault(storage: str) -> str | None:
-    """Why objects cannot be written there; `None` when they can."""
+    """Why objects cannot be written to a storage; `None` when they can."""
     from pyarrow import ArrowException
 
     try:
@@ -48,7 +48,7 @@ class Objects:
         uri: such as `s3://bucket/results/name`, with `?endpoint_override=…` for other services than S3.
 
     Raises:
-        OSError: from every method: they cannot be reached.
+        OSError: from every method: the objects cannot be reached.
     """
 
     def __init__(self, uri: str) -> None:
@@ -68,7 +68,7 @@ class Objects:
             stream.write(content)
 
     def names(self, part: str = "") -> list[str]:
-        """The objects below a part."""
+        """The names of all objects whose path begins with the folder `part`."""
         from pyarrow import fs
 
         top = f"{self._root}/{part}".rstrip("/")
@@ -76,12 +76,12 @@ class Objects:
         return [info.path.removeprefix(self._root).strip("/") for info in found if info.type == fs.FileType.File]
 
     def clear(self) -> None:
-        """Remove all objects, and what stands for the folder itself."""
+        """Remove all objects, and the object that represents the folder itself."""
         with contextlib.suppress(FileNotFoundError):
             self._service.delete_dir(self._root)
 
     def remove(self, name: str) -> None:
-        """Remove an object, if it is there."""
+        """Remove an object, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             self._service.delete_file(f"{self._root}/{name}")
 

@@ -1,4 +1,4 @@
-"""Who is best: single trials by their best epoch, configurations that were confirmed by their mean over seeds."""
+"""The ranking: single trials by their best epoch, confirmed configurations by their mean over seeds."""
 
 import math
 import statistics
@@ -13,10 +13,10 @@ from search.task.metrics import FOLLOWED, METRICS, Objective
 
 
 def ranked(rows: Iterable[Row], objective: Objective) -> list[Row]:
-    """The trials that can win, best first: by the objective at their best epoch, by accuracy, by loss, then by number.
+    """The trials that can win, best first: by the objective at their best epoch, then by accuracy, loss and number.
 
-    A trial that diverged or failed cannot win, nor can one that has not ended. Where configurations were confirmed,
-    these come first, by their mean over all seeds.
+    A trial that diverged, failed or has not ended cannot win. Confirmed configurations come first, ranked by their mean
+    over all seeds.
     """
     known = list(rows)
     means = {configuration: found.mean for configuration, found in confirmed(known, objective).items()}
@@ -39,10 +39,10 @@ class Confirmed:
 
 
 def confirmed(rows: Iterable[Row], objective: Objective) -> dict[tuple[tuple[str, Value], ...], Confirmed]:
-    """The configurations that were run again with other seeds, and how they do over all of them.
+    """The configurations that were run again with other seeds, with their statistics over all seeds.
 
-    A seed with which a configuration gave no model counts as the worst there is; one that was cut off before its first
-    epoch does not count.
+    If a configuration produced no model with a seed, that seed counts with the worst possible value. A trial that was
+    cut off before the end of its first epoch does not count.
     """
     known = [row for row in rows if row.state != RUNNING and (row.state != STOPPED or row.best_epoch)]
     again = {row.configuration for row in known if row.confirms}

@@ -1,7 +1,7 @@
-"""The search's own record on disk: every file's name, atomic writes, one row per trial.
+"""The record of a search on disk: `search.json`, the history and `trials.csv`, which has one row per trial.
 
-The record is the truth about a search: reports read it, and a search that goes on starts from it, and from nothing
-else. What happened to the trials is in its history; `trials.csv` is made from that.
+Reports are made only from the record, and a search is resumed only from it. The history holds what happened to the
+trials; `trials.csv` is made from the history.
 """
 
 import csv
@@ -36,7 +36,7 @@ FEW_TRIALS, SECONDS_PER_TRIAL = 100, 1e-3
 
 
 class Point(NamedTuple):
-    """How a trial stands after an epoch: the best objective so far, and the accuracy and the loss of this epoch."""
+    """A trial's values after an epoch: the best objective so far, and the accuracy and the loss of this epoch."""
 
     objective: float
     val_accuracy: float
@@ -45,11 +45,11 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One trial: how it stands, and the figures of its best epoch.
+    """One trial: its state, and the metrics of its best epoch.
 
     Args:
-        figures: metric → its value; without those that are no number, empty before the first epoch.
-        rung: the epoch at which a stopping rule stopped it; `None` where none did.
+        figures: metric → its value; without values that are not finite; empty before the first epoch.
+        rung: the epoch at which a stopping rule stopped the trial; `None` if none did.
     """
 
     trial: str
@@ -64,20 +64,20 @@ class Row:
 
     @property
     def confirms(self) -> bool:
-        """Whether it runs a configuration of the search again, with another seed."""
+        """Whether the trial runs a configuration of the search again, with another seed."""
         return SEED in self.parameters
 
     @property
     def configuration(self) -> tuple[tuple[str, Value], ...]:
-        """The parameters, but for the seed."""
+        """The parameters without the seed."""
         return tuple(sorted((name, value) for name, value in self.parameters.items() if name != SEED))
 
     def value(self, metric: str) -> float | None:
-        """A metric of the best epoch; `None` where there is none."""
+        """A metric at the best epoch; `None` if it has no value."""
         return self.figures.get(metric)
 
     def after(self, metrics: Mapping[str, Any]) -> "Row":
-        """The row after an epoch was reported (see `training.train`)."""
+        """The row after one more reported epoch (see `training.train`)."""
         figures = {
             name: value
             for name, value in metrics.items()
@@ -90,21 +90,21 @@ class Row:
         return row.ended(ending, reason) if ending else row
 
     def ended(self, state: str, reason: str) -> "Row":
-        """The row of a trial that is over."""
+        """The row after the trial has ended."""
         return replace(self, state=state, reason=reason)
 
 
 @dataclass
 class Record:
-    """The folder of one search, and what is known of its trials.
+    """The folder of one search, and what is known about its trials.
 
     Args:
         folder: `<storage>/<name>`.
         rows: trial → its row.
-        curves: trial → epoch, from 1 → how the trial stood then, where its objective is a number.
-        seconds: how long the search had run when last something happened, interruptions left out.
+        curves: trial → epoch, from 1 → the trial's values after it; without epochs whose objective is not a number.
+        seconds: how long the search had run at its last event, without the time when it was interrupted.
         damaged: how many lines of the history could not be read.
-        mirror: of the object storage that holds the search, if any does.
+        mirror: of the object storage that holds the search; `None` if the storage is a folder.
     """
 
     folder: Path
@@ -122,21 +122,21 @@ class Record:
 
     @property
     def home(self) -> str:
-        """Where the search is kept, for people."""
+        """Where the search is stored, for messages."""
         return self.mirror.uri if self.mirror else str(self.folder)
 
     def run(self, trial: str, parameters: Mapping[str, Value]) -> Path:
-        """One trial's events."""
+        """The folder of one trial's TensorBoard events."""
         return self.files.tensorboard / run_name(trial, parameters)
 
     @property
     def exists(self) -> bool:
-        """Whether a search has begun there."""
+        """Whether a search has begun in this folder."""
         return self.files.search.exists() or self.files.previous.exists()
 
     @property
     def vacant(self) -> bool:
-        """Whether a new search may begin there: nothing is, but for what a search leaves that was killed at once."""
+        """Whether a new search may begin in this folder: it is missing or empty, or has only a killed search's lock."""
         if not self.folder.is_dir():
             return not self.folder.exists()
         return all(path.name == LOCK for path in self.folder.iterdir())
@@ -147,13 +147,13 @@ class Record:
         return [row for row in self.rows.values() if row.state != RUNNING]
 
     def create(self, **about: Any) -> None:
-        """Begin the record of a new search in its folder, which is there.
+        """Begin the record of a new search in its folder, which must exist.
 
         Args:
-            about: what `search.json` says.
+            about: the fields of `search.json`.
 
         Raises:
-            RequestError: a search is there already.
+            RequestError: the folder holds a search already.
         """
         if not self.vacant:
             raise RequestError([f"{self.folder} holds a search already; take another --name, or --resume it"])
@@ -163,10 +163,10 @@ class Record:
         self.write_trials()
 
     def write_search(self, **changes: Any) -> None:
-        """Change fields of `search.json`; the file as it was before is kept beside it.
+        """Change fields of `search.json`; the version before the change is kept beside it.
 
         Raises:
-            StorageError: there is none.
+            StorageError: there is no `search.json` that can be read.
             OSError: it cannot be written.
         """
         known = read_search(self.folder)
@@ -174,21 +174,21 @@ class Record:
         write_json(self.files.search, {**known, **changes})
 
     def note(self, event: Event, now: bool = False) -> Row | None:
-        """Put an event into the history; `trials.csv` follows, see `follow`.
+        """Append an event to the history, and update `trials.csv`, see `follow`.
 
-        Events: `started` with `parameters`; `epoch` with `metrics`, the `process`, and `rung` and `rule` where a rule
-        stopped the trial there; `ended` with `state` and `reason`, where they do not follow from the last epoch;
-        `died` with `reason`, when its process did and it is to go on; `alive`, of no trial.
+        Events: `started` with `parameters`; `epoch` with `metrics`, the `process`, and `rung` and `rule` if a rule
+        stopped the trial there; `ended` with `state` and `reason`, if they do not follow from the last epoch; `died`
+        with `reason`, when the trial's process died and the trial will continue; `alive`, which concerns no trial.
 
         Args:
             event: JSON, with its `event`, its `trial` and `at`, the seconds that the search has run.
-            now: whether it may not wait.
+            now: whether the event must be written at once.
 
         Returns:
-            The trial's row; `None` where the event changes none.
+            The trial's row; `None` if the event changes none.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: a file cannot be written.
         """
         row = self._apply(event)
         over = row is not None and row.state != RUNNING
@@ -198,13 +198,14 @@ class Record:
         return row
 
     def follow(self, now: bool = False) -> None:
-        """Write `trials.csv` if it lags behind the history and was not written within `SECONDS_BETWEEN_WRITES`.
+        """Write `trials.csv` if it is older than the history and was not written within `SECONDS_BETWEEN_WRITES`.
 
         Args:
-            now: it may not wait for that; with more than `FEW_TRIALS` it waits for `SECONDS_PER_TRIAL` all the same.
+            now: do not wait for that interval. With more than `FEW_TRIALS` trials, `SECONDS_PER_TRIAL` times their
+                number must still pass between two writes.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         least = 0.0 if now else SECONDS_BETWEEN_WRITES
         pause = max(least, SECONDS_PER_TRIAL * len(self.rows)) if len(self.rows) > FEW_TRIALS else least
@@ -255,19 +256,19 @@ class Record:
 
 
 def _former(ending: str) -> tuple[str, str]:
-    """The state and the reason that the history of an older version told in one text."""
+    """The state and the reason, from the history of an older version, which stored both in one text."""
     if ending.startswith("diverged"):
         return DIVERGED, ending.removeprefix("diverged: ")
     return (COMPLETED, ending) if ending else ("", "")
 
 
 def keep_others_out() -> None:
-    """Have nothing that this process makes from now on be for everybody to write; for its group, as its umask says."""
+    """From now on, create files that others cannot write; whether the group can, its umask still decides."""
     os.umask(os.umask(0o077) | stat.S_IWOTH)
 
 
 def run_name(trial: str, parameters: Mapping[str, Value]) -> str:
-    """A trial's run, for people: its number and its first parameters, such as `0003_depth2_lr0.00137_adam`."""
+    """A readable name of a trial: its number and its first parameters, such as `0003_depth2_lr0.00137_adam`."""
     words = [trial]
     for name, value in list(parameters.items())[:NAMED]:
         text = f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -278,10 +279,10 @@ def run_name(trial: str, parameters: Mapping[str, Value]) -> str:
 
 
 def read(folder: Path) -> Record:
-    """What is known of a search's trials.
+    """Read the record of a search from its history.
 
     Raises:
-        StorageError: it is gone.
+        StorageError: the history is gone or empty, though `trials.csv` has trials.
     """
     record = Record(folder)
     events, record.damaged = record.history.read()
@@ -296,7 +297,7 @@ def read(folder: Path) -> Record:
 
 
 def read_search(folder: Path) -> dict[str, Any]:
-    """The fields of `search.json`; of the file as it was before, where the last one is damaged.
+    """The fields of `search.json`, or of its previous version if it cannot be read.
 
     Raises:
         StorageError: neither can be read.
@@ -311,21 +312,21 @@ def read_search(folder: Path) -> dict[str, Any]:
 
 
 def now() -> str:
-    """The time, for the record: UTC, to the second."""
+    """The current time for the record: UTC, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON for people and programs, atomically."""
+    """Write indented JSON atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_reading(best: Path, greys: Sequence[float], image_size: int) -> None:
-    """Write `reading.json` beside the winner's model: what images are read by, see `search.data.reading`."""
+    """Write `reading.json` beside the winner's model: how images are read, see `search.data.reading`."""
     write_json(best / READING, {"image_size": image_size, "greys": list(greys)})
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file: a reader sees the old one or the new one, never a part."""
+    """Write a file atomically: a reader sees the old content or the new content, never a part."""
     with atomic.replacing(path) as file:
         file.write(text.encode())

@@ -1,4 +1,4 @@
-"""How a trial stands, and why one ended: the words of the record."""
+"""The states of a trial, and the reasons why it completed, as the record writes them."""
 
 RUNNING, COMPLETED, STOPPED, DIVERGED, FAILED = "running", "completed", "stopped", "diverged", "failed"
 ALL_EPOCHS, CONVERGED = "all epochs", "converged"  # why a trial completed

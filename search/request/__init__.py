@@ -1,1 +1,1 @@
-"""What was asked, with what, and on what; checked whole before anything starts."""
+"""The request: what to search, with which resources, on which data. All of it is checked before anything starts."""

@@ -1,4 +1,4 @@
-"""Options that are numbers, read with all that is wrong with them."""
+"""Reads the options that are numbers, and reports all their faults."""
 
 import argparse
 import math
@@ -8,14 +8,14 @@ Number = TypeVar("Number", int, float)
 
 
 class Numbers:
-    """Reads the options that are numbers, and collects what is wrong with them."""
+    """Reads the options that are numbers, and collects their faults."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self.faults: list[str] = []
 
     def whole(self, option: str, low: int, high: float = math.inf) -> int | None:
-        """The whole number given, from `low` to `high`; `None` where nothing, or nothing good, is."""
+        """The whole number of an option, from `low` to `high`; `None` if it is not given, or wrong."""
         text = getattr(self._options, option)
         number = _read(int, text)
         if text is None or (number is not None and low <= number <= high):
@@ -24,7 +24,7 @@ class Numbers:
         return None
 
     def amount(self, option: str, zero: bool = False) -> float | None:
-        """The positive number given; `None` where nothing, or nothing good, is."""
+        """The positive number of an option (0 only if `zero`); `None` if it is not given, or wrong."""
         text = getattr(self._options, option)
         number = _read(float, text)
         if text is None or (number is not None and math.isfinite(number) and (number > 0 or (zero and number == 0))):
@@ -37,7 +37,7 @@ class Numbers:
 
 
 def _read(kind: type[Number], text: str | None) -> Number | None:
-    """The number a text stands for; `None` where it stands for none."""
+    """Convert text to a number; `None` if it is not one."""
     try:
         return None if text is None else kind(text)
     except ValueError:

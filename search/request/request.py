@@ -1,6 +1,6 @@
-"""What was asked for, checked whole: first what can be seen at once, then the backbone and the images.
+"""The request, fully checked: first what can be checked at once, then the backbone and the images.
 
-Nothing is written and nothing is started here, so that a wrong request leaves no trace.
+Nothing is written to the storage and no search starts here, so that a wrong request leaves no search behind.
 """
 
 import argparse
@@ -43,18 +43,18 @@ LOCATED = ("data", "backbone", "weights")
 
 @dataclass(frozen=True)
 class Request:
-    """A checked request; with `dataset` it is complete, and a search can start.
+    """A checked request; once it has `known` it is complete, and a search can start.
 
     Args:
-        space: with the budget and the settings that were asked for; resolved for the backbone once complete.
-        folder: of the search; it does not exist yet.
+        space: with the budget and the settings that were requested; resolved for the backbone once complete.
+        folder: of the search; it does not exist yet, unless the search is resumed.
         weights: `imagenet`, `none`, `own` or a file.
-        image_size: side in pixels; 0 until the backbone's own is known.
-        resources: of the machines it may use.
-        storage: where searches are kept, as it was given: a folder, or the URI of objects, which `folder` mirrors.
-        known: what its trials work on; `None` until it is complete.
-        notes: what the user should know of space and backbone.
-        question: what nodes are asked that join the cluster later; `None` on an own local Ray.
+        image_size: side in pixels; 0 until the backbone's own size is known.
+        resources: what the search and each trial may use.
+        storage: where searches are kept, as given: a folder, or the URI of object storage, which `folder` mirrors.
+        known: what the trials work on; `None` until the request is complete.
+        notes: what the user should know about the space and the backbone.
+        question: the question for nodes that join the cluster later; `None` on a local Ray.
     """
 
     space: space.Space
@@ -71,12 +71,16 @@ class Request:
 
     @property
     def uri(self) -> str:
-        """Of the search, in object storage; empty where its folder is all there is."""
+        """The URI of the search in object storage; empty if the storage is a folder."""
         return joined(self.storage, self.folder.name) if remote(self.storage) else ""
 
     @property
     def workload(self) -> Workload:
-        """What the trials of a complete request work on."""
+        """What the trials work on.
+
+        Raises:
+            ValueError: the request is not complete.
+        """
         if self.known is None:
             raise ValueError("the request is not complete")
         return self.known
@@ -89,7 +93,7 @@ class Request:
 
     @property
     def rule(self) -> Rule:
-        """Decides which trials stop for the sake of others."""
+        """The stopping rule, which decides which trials stop early so that others get their resources."""
         budget, objective = self.space.budget, self.space.objective
         rule = self.space.stopping.build(budget, objective)
         return Finish(rule, budget, objective) if self.space.longest > budget.epochs else rule
@@ -98,8 +102,8 @@ class Request:
         """The configuration of trial `number`, with the parameters that were chosen for it.
 
         Args:
-            chosen: with a `seed` where it is not the search's.
-            deadline: when the search's time is up, in seconds since 1970.
+            chosen: the parameters; with a `seed` if it differs from the search's.
+            deadline: when the time budget is used up, in seconds since 1970.
         """
         record, settings, parameters = Record(self.folder), self.space.settings, self.space.parameters(chosen)
         return Configuration(
@@ -155,10 +159,10 @@ def check(options: argparse.Namespace) -> Request:
 
 
 def cache_folder(given: str | None) -> Path:
-    """This node's cache: what was given, or a folder below the user's cache folder.
+    """This node's cache: the given folder, or one in the user's cache folder.
 
     Raises:
-        RequestError: this user has no home folder, which Ray needs as well.
+        RequestError: this user has no home folder, which Ray needs too.
     """
     if os.path.expanduser("~") == "~":  # noqa: PTH111 it never raises
         raise RequestError(["HOME is not set, and this user has no home folder: set HOME to a folder"])
@@ -166,7 +170,7 @@ def cache_folder(given: str | None) -> Path:
 
 
 def find(request: Request, progress: store.Progress) -> store.Dataset:
-    """Look at the dataset, see `store.find`.
+    """Scan the dataset and split it, see `store.find`.
 
     Raises:
         DataError: names every fault.
@@ -178,11 +182,11 @@ def find(request: Request, progress: store.Progress) -> store.Dataset:
 
 
 def complete(request: Request, found: store.Dataset, preparation: Preparation, progress: store.Progress) -> Request:
-    """Ask the backbone how it is made, and read the images.
+    """Get the description of the backbone, and decode the images.
 
     Args:
-        found: by `find`.
-        preparation: was asked about the request's backbone.
+        found: the dataset that `find` returned.
+        preparation: was started for the request's backbone.
 
     Raises:
         BackboneError, DataError, SpaceError: name every fault.
@@ -220,7 +224,7 @@ def complete(request: Request, found: store.Dataset, preparation: Preparation, p
 
 
 def _space_notes(asked: space.Space) -> list[str]:
-    """That there are fewer configurations than trials were asked for."""
+    """A note if the space has fewer configurations than the requested trials."""
     size, trials = asked.size, asked.budget.trials
     if size >= trials:
         return []
@@ -235,10 +239,10 @@ def _backbone_notes(left_off: Sequence[str]) -> list[str]:
 
 
 def _not_text(options: argparse.Namespace) -> list[str]:
-    """Names that the record, which is UTF-8, cannot hold.
+    """Faults of names that are not UTF-8: the record, which is UTF-8, cannot hold them.
 
     Raises:
-        RequestError: the current folder is gone, from which names are read.
+        RequestError: the current folder, to which relative paths refer, is gone.
     """
     try:
         here = os.getcwd()  # noqa: PTH109 as text
@@ -262,7 +266,7 @@ def _is_text(name: str) -> bool:
 
 
 def _space(options: argparse.Namespace, numbers: Numbers, faults: list[str]) -> space.Space | None:
-    """The space with all that the options change in it; checks backbone, weights, data and sampler too."""
+    """The space with all changes of the options; also checks backbone, weights, data and components."""
     changes: dict[str, Any] = {
         "trials": numbers.whole("trials", 1),
         "epochs": numbers.whole("epochs", 1),
@@ -298,7 +302,7 @@ def _space(options: argparse.Namespace, numbers: Numbers, faults: list[str]) -> 
 
 
 def _rule_faults(asked: space.Space, name: Value) -> list[str]:
-    """That the budget leaves the stopping rule that was asked for by name nothing to decide, or the best no epochs."""
+    """Faults if the requested stopping rule would never decide, or the best trials would get no further epochs."""
     budget = asked.budget
     if found := spacefile.finish_faults(asked):
         return found
@@ -311,7 +315,7 @@ def _rule_faults(asked: space.Space, name: Value) -> list[str]:
 
 
 def _located(name: str, value: str) -> str:
-    """A path that exists made absolute, so that it still holds where the search goes on; a known name as it is."""
+    """Make an existing path absolute, so that it is still valid when the search is resumed; a known name is kept."""
     known = {"data": store.BUILT_IN, "backbone": backbones.names(), "weights": ("imagenet", "own", "none")}
     return value if value in known[name] or not Path(value).exists() else str(Path(value).absolute())
 
@@ -323,7 +327,7 @@ def _named_faults(settings: Values) -> list[str]:
 
 
 def _folder(options: argparse.Namespace, kept: Path, space_name: str, faults: list[str]) -> Path:
-    """The folder of the new search; of object storage, the one that mirrors it."""
+    """The folder of the search; in object storage, the local folder that mirrors it."""
     known_as = re.sub(r"[^A-Za-z0-9._-]+", "-", space_name).strip("._-")[:80] or "search"
     name = options.name if options.name is not None else f"{known_as}-{time.strftime('%Y%m%d-%H%M%S')}"
     away = remote(options.storage)

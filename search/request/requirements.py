@@ -1,4 +1,4 @@
-"""What a node of a cluster is asked before a trial runs there, and how it answers."""
+"""What is checked on a node of a cluster before a trial runs there: the question, the check and the answer."""
 
 import hashlib
 import os
@@ -19,18 +19,18 @@ MARK = "mark"
 
 @dataclass(frozen=True)
 class Question:
-    """What a node of a cluster is asked.
+    """What a node of a cluster must fulfil.
 
     Args:
         mark: a file in the storage that holds its own name.
-        uri: of the folder that holds the mark, in object storage; empty where the storage is a folder.
-        source: of the images; `seed`, `max_bad_files`, `folders` and `fingerprint` as this machine found them.
+        uri: of the folder that holds the mark, in object storage; empty if the storage is a folder.
+        source: of the images; `seed`, `max_bad_files`, `folders` and `fingerprint` are those of this machine's dataset.
         files: path → SHA-256 in hex of the files of backbone and weights.
-        cache: the node's.
-        bytes: that images and features take there.
-        gpus: whether trials need any.
-        versions: those of this machine.
-        fit: the ids of the nodes that were found to be as they should be.
+        cache: the node's cache.
+        bytes: that images and features take in the cache.
+        gpus: whether trials need GPUs.
+        versions: of Python and packages on this machine.
+        fit: the ids of the nodes that passed the check.
     """
 
     mark: Path
@@ -49,10 +49,10 @@ class Question:
 
 
 def differences(here: Mapping[str, str]) -> list[str]:
-    """What has another version on this node than on the machine that asks.
+    """The packages whose version on this node differs from that of the driver's machine.
 
     Args:
-        here: the versions there.
+        here: the versions on the driver's machine. In the messages, "here" is that machine and "there" this node.
     """
     there = machine.versions()
     return [
@@ -63,11 +63,11 @@ def differences(here: Mapping[str, str]) -> list[str]:
 
 
 class Answer(NamedTuple):
-    """What a node says.
+    """What a node answers.
 
     Args:
-        faults: what is wrong there.
-        stored: whether it has found the storage, and left its mark there.
+        faults: what is wrong on the node.
+        stored: whether the node has found the storage, and written its own mark there.
     """
 
     faults: list[str]
@@ -75,11 +75,11 @@ class Answer(NamedTuple):
 
 
 def look(question: Question, node: str, gpus: float) -> Answer:
-    """Look around on a node.
+    """Check this node.
 
     Args:
         node: its id.
-        gpus: how many Ray says that it has.
+        gpus: how many GPUs it has according to Ray.
     """
     missing = stored(question, node)
     faults = [*missing, *_data(question), *_files(question.files), *_cache(question)]
@@ -91,12 +91,12 @@ def look(question: Question, node: str, gpus: float) -> Answer:
 
 
 def stored(question: Question, node: str) -> list[str]:
-    """Look for the storage on a node; return what is wrong with it."""
+    """Check the storage from this node; return its faults."""
     return _objects(question.uri, node) if question.uri else _storage(question.mark, node)
 
 
 def tensorflow_gpus() -> int:
-    """How many GPUs TensorFlow sees on this machine; Ray hides them from a task that asked for none."""
+    """How many GPUs TensorFlow sees here, in a new process, because Ray hides them from a task that reserved none."""
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     program = "import tensorflow; print('\\n', len(tensorflow.config.list_physical_devices('GPU')))"
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)

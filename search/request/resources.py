@@ -1,4 +1,4 @@
-"""What a search has of machines, and what a trial gets of it."""
+"""The CPUs and GPUs that a search may use, and those that each trial gets."""
 
 import argparse
 from collections.abc import Mapping
@@ -10,13 +10,15 @@ from search.request.options import Numbers
 
 @dataclass(frozen=True)
 class Resources:
-    """What a search has, and what a trial gets of it.
+    """What a search may use, and what each trial gets.
 
     Args:
-        cpus: of this machine, for an own local Ray; likewise `gpus`.
-        cpus_per_trial: likewise `gpus_per_trial`; fractions allowed.
+        cpus: of this machine, for a local Ray.
+        gpus: of this machine, for a local Ray.
+        cpus_per_trial: fractions allowed.
+        gpus_per_trial: fractions allowed.
         max_concurrent: trials at a time; `None`: as many as there is room for.
-        address: of a Ray cluster; `None`: an own local Ray.
+        address: of a Ray cluster; `None`: a local Ray.
     """
 
     cpus: int
@@ -28,11 +30,11 @@ class Resources:
 
     @property
     def bundle(self) -> dict[str, float]:
-        """What a trial gets, by Ray's names."""
+        """What a trial gets, with Ray's names of resources."""
         return {"CPU": self.cpus_per_trial, "GPU": self.gpus_per_trial}
 
     def room(self, node: Mapping[str, float]) -> int:
-        """How many trials a node has room for, whose resources Ray names; fractions are those of one GPU."""
+        """How many trials fit on a node with these Ray resources; a fraction of a GPU must be on a single GPU."""
         places = int(node.get("CPU", 0) / self.cpus_per_trial)
         if not self.gpus_per_trial:
             return places
@@ -41,10 +43,10 @@ class Resources:
 
 
 def read(options: argparse.Namespace, numbers: Numbers, faults: list[str]) -> Resources:
-    """What the options say; by default a trial gets one GPU, where there are any, and its share of CPUs.
+    """Read the options; by default a trial gets one GPU and its share of the CPUs, or one CPU without GPUs.
 
     Args:
-        faults: get what is wrong beside the numbers.
+        faults: faults that are not about reading a number are added here.
     """
     cpus, gpus = machine.cpus(), machine.gpus()
     cpus_per_trial, gpus_per_trial = numbers.amount("cpus_per_trial"), numbers.amount("gpus_per_trial", zero=True)

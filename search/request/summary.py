@@ -1,4 +1,4 @@
-"""What a complete request comes to: a line for the user, plain data for the record, and bytes on the disk."""
+"""Summaries of a complete request: a line for the user, plain data for the record, and the disk space it needs."""
 
 import statistics
 from pathlib import Path
@@ -10,14 +10,14 @@ from search.request.request import Request
 from search.request.requirements import digest
 
 FILES = ("backbone", "weights")  # settings that may name a file
-STATES = 8  # two of them, each with weights, two slots of the optimizer and the best weights
+STATES = 8  # two checkpoints, each with the weights, two optimizer slots and the best weights
 SPARE = 64 << 20
 FEW = 20
 TOLD = ("cpus", "gpus", "cpus_per_trial", "gpus_per_trial")  # of the resources
 
 
 def summary(request: Request) -> str:
-    """The request in a line, for the user."""
+    """The request in one line, for the user."""
     settings, budget = request.space.settings, request.space.budget
     confirming = f", and {request.space.confirming} that confirm the best" if request.space.confirming else ""
     longer = f", the best ones of at most {request.space.longest}" if request.space.longest > budget.epochs else ""
@@ -30,7 +30,7 @@ def summary(request: Request) -> str:
 
 
 def about_images(request: Request) -> list[str]:
-    """What the user should know of the images, in lines: what is skipped, what else is special, how many of what."""
+    """Lines for the user about the images: skipped files, other notes, and how many images each class has."""
     dataset = request.workload.images
     skipped = [f"skipped {path}: {reason}" for path, reason in dataset.skipped[:FEW]]
     if len(dataset.skipped) > FEW:
@@ -44,7 +44,7 @@ def about_images(request: Request) -> list[str]:
 
 
 def trials(request: Request) -> int:
-    """How many trials there will be, with the confirming ones."""
+    """How many trials there will be, including the confirming ones."""
     return request.space.budget.trials + request.space.confirming
 
 
@@ -72,10 +72,10 @@ def described(request: Request) -> dict[str, Any]:
 
 
 def demand_room(request: Request, trials: int) -> None:
-    """Check that the storage has room for the checkpoints of so many trials, and for the winner.
+    """Check that the storage has room for the checkpoints of this many trials, and for the winner.
 
     Raises:
-        RequestError: it has not.
+        RequestError: it has too little room.
     """
     resources = request.resources
     running = resources.max_concurrent or max(1, int(resources.cpus / resources.cpus_per_trial))

@@ -1,4 +1,4 @@
-"""What the trials of a search work on, once backbone and images are known."""
+"""What the trials of a search work on; it is known once the backbone and the images are known."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ class Workload:
     """What the trials of a search work on.
 
     Args:
-        place: the images, and where their features lie.
-        cuts: where features are kept.
+        place: the images, and where their features are stored.
+        cuts: the cuts at which features are kept.
         limit: bytes that all features of a node may take.
         trained: unfreeze depth → how many parameters a trial trains.
     """

@@ -1,4 +1,4 @@
-"""What a space file imports: a space, what it varies, and the components that it may have of its own."""
+"""What a space file imports: `Space`, the parameters it varies, and the kinds of components that it may declare."""
 
 from search.budget import Budget
 from search.components.heads import Head

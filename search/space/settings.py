@@ -1,7 +1,6 @@
 """The settings: every name that a space may fix and `--set` may change, with its meaning, default and range.
 
-Those marked searchable may be a space's parameters as well. Which components there are, and what parameters each has,
-is said by its table.
+A space may also search the settings that are marked searchable. The tables list the components and their parameters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,7 +74,7 @@ GENERAL: Mapping[str, Setting] = {
     ),
 }
 
-# What names a component: its meaning, its default, and whether it may be searched.
+# The settings that name a component → (meaning, default, whether it may be searched).
 NAMING: Mapping[str, tuple[str, str, bool]] = {
     "sampler": ("who proposes configurations", "tpe", False),
     "stopping": ("which trials stop for the sake of others", "trend", False),
@@ -87,7 +86,7 @@ NAMING: Mapping[str, tuple[str, str, bool]] = {
 
 
 def known(tables: Tables) -> dict[str, Setting]:
-    """Every setting, with those of the components that the tables hold."""
+    """Every setting, including the parameters of the components in the tables."""
     found = dict(GENERAL)
     for name, (meaning, default, searchable) in NAMING.items():
         found[name] = Setting(meaning, default, choices=tuple(tables[name]), searchable=searchable)
@@ -100,7 +99,7 @@ SETTINGS: Mapping[str, Setting] = known(TABLES)
 
 
 def read_assignments(assignments: Sequence[str], known: Mapping[str, Setting]) -> tuple[dict[str, Value], list[str]]:
-    """The settings that `KEY=VALUE` texts ask for, and a sentence for each one that is wrong.
+    """The settings that `KEY=VALUE` texts set, and one sentence for each text that is wrong.
 
     Args:
         known: every setting, by name.

@@ -1,8 +1,8 @@
-"""A space: what may vary, under which conditions, what is fixed, where to start, how much to spend.
+"""A space: what may vary, under which conditions, what is fixed, where to start, and the budget.
 
-A space is data. A file of `spaces/`, or a user's own, makes one `Space` and calls it `space`. Parameters are Optuna's
-own distributions (https://optuna.readthedocs.io/en/stable/reference/distributions.html) and `Depth`, whose upper end
-is known only with the backbone.
+A space is data. A file in `spaces/`, or a user's own file, creates one `Space` and names it `space`. Parameters are
+Optuna's distributions (https://optuna.readthedocs.io/en/stable/reference/distributions.html) and `Depth`, whose upper
+end depends on the backbone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,19 +26,20 @@ FURTHER_SEEDS = 2
 
 @dataclass(frozen=True)
 class Space:
-    """What a search is asked.
+    """What a search varies and fixes, what it optimises, and its budget.
 
     Args:
         search: what varies: parameter → Optuna distribution or `Depth`. Parameters are keys of `known`.
         fixed: settings that do not vary and differ from their defaults in `known`.
-        when: parameter → (parent, value) or (parent, [values]): it exists only where the parent, a `Choice`, exists
-            and has one of these values; elsewhere a trial has its setting's default.
-        start: configurations to try first; what one leaves out is sampled. A `Depth` may be `"half"` or `"all"`.
-        objective: what counts as best.
-        budget: how much may be spent.
-        own: components of the space's own, beside those of the project: such as
-            `{"head": {"bottleneck": Head("…", {"width": Setting(…)}, build=…)}}`. Their parameters are settings. And
-            metrics: `{"metric": {"val_cost": Metric("…", "min", of=…)}}`.
+        when: parameter → (parent, value) or (parent, [values]): the parameter exists only if the parent, a `Choice`,
+            exists and has one of these values; otherwise a trial uses the setting's default.
+        start: configurations to try first; a parameter that one leaves out is sampled. A `Depth` may be `"half"` or
+            `"all"`.
+        objective: the metric that decides which trial is best.
+        budget: how many trials, epochs and seconds the search may use.
+        own: components that the space declares in addition to those of the project, such as
+            `{"head": {"bottleneck": Head("…", {"width": Setting(…)}, build=…)}}`. Their parameters are settings.
+            Metrics too: `{"metric": {"val_cost": Metric("…", "min", of=…)}}`.
         name: the file's name without its ending; set by `spacefile.load`.
     """
 
@@ -58,44 +59,44 @@ class Space:
 
     @property
     def tables(self) -> Tables:
-        """All components, by the setting that names one."""
+        """All components: setting that names one → name → component."""
         return {kind: {**table, **self.own.get(kind, {})} for kind, table in TABLES.items()}
 
     @property
     def known(self) -> Mapping[str, Setting]:
-        """Every setting, with those of the space's own components."""
+        """Every setting, including the parameters of the space's own components."""
         return known(self.tables)
 
     @property
     def settings(self) -> Values:
-        """Every setting that does not vary: the defaults, and over them what the space fixes."""
+        """The value of every setting that does not vary: as the space fixes it, else its default."""
         values = {name: self.fixed.get(name, setting.default) for name, setting in self.known.items()}
         return Values({name: value for name, value in values.items() if name not in self.search})
 
     def parameters(self, configuration: Mapping[str, Value]) -> Values:
-        """Every searchable setting as a trial has it: as chosen, else as the space fixes it, else its default."""
+        """The value of every searchable setting in a trial: as chosen, else as the space fixes it, else its default."""
         searchable = {name: setting.default for name, setting in self.known.items() if setting.searchable}
         fixed = {name: self.fixed.get(name, default) for name, default in searchable.items()}
         return Values({name: configuration.get(name, value) for name, value in fixed.items()})
 
     def parts(self, parameters: Values) -> Parts:
-        """The components that a trial of these parameters is put together from."""
+        """The components that a trial with these parameters consists of."""
         named = {kind: self.tables[kind][parameters.text(kind)] for kind in OWN}
         return Parts(**named)  # type: ignore[arg-type]
 
     @property
     def sampler(self) -> Sampler:
-        """What proposes configurations."""
+        """The sampler, which proposes configurations."""
         return cast(Sampler, self.tables["sampler"][self.settings.text("sampler")])
 
     @property
     def stopping(self) -> Stopping:
-        """The rule by which trials stop for the sake of others."""
+        """The stopping rule, by which trials stop early so that others get their resources."""
         return cast(Stopping, self.tables["stopping"][self.settings.text("stopping")])
 
     @property
     def probed(self) -> bool:
-        """Whether a linear probe is what heads start from; of other heads, the trials train their own."""
+        """Whether linear heads start from one linear probe; trials with other heads train their own probe."""
         return self.settings["head_start"] == "probe" and "linear" in self.named("head")
 
     def components(self) -> list[Component]:
@@ -110,7 +111,7 @@ class Space:
         return {file for file in known if file}
 
     def named(self, kind: str) -> list[str]:
-        """The names that a component of a kind may have in a trial."""
+        """The names of the components of one kind that a trial may use."""
         varying = self.search.get(kind)
         return list(map(str, ends(varying) if varying else [self.settings[kind]]))
 
@@ -123,7 +124,7 @@ class Space:
         """The same space for a backbone of `blocks` blocks: each `Depth` becomes whole numbers.
 
         Raises:
-            SpaceError: a depth the backbone does not have.
+            SpaceError: a depth is larger than the backbone's number of blocks.
         """
         varying = self.search.get("unfreeze_depth")
         asked = [point.get("unfreeze_depth") for point in self.start]
@@ -149,17 +150,17 @@ class Space:
 
     @property
     def size(self) -> float:
-        """How many configurations there are; infinite where a number has no steps. Needs `resolve`."""
+        """How many configurations there are; infinite if a number has no steps. Needs `resolve`."""
         return self.conditions.size
 
     @property
     def max_failures(self) -> int:
-        """How often a trial whose process dies goes on."""
+        """How often a trial continues after its process has died."""
         return self.settings.whole("max_failures")
 
     @property
     def longest(self) -> int:
-        """The epochs that a trial runs at most, the best ones included."""
+        """The most epochs that any trial may run, including the best ones, which may run longer."""
         return max(self.budget.epochs, self.settings.whole("finish_epochs"))
 
     @property
@@ -171,7 +172,7 @@ class Space:
         """One configuration; a parameter that does not apply is absent.
 
         Args:
-            choose: gives a value for a parameter, by its name and what it may be.
+            choose: returns a value for a parameter, from its name and its distribution.
         """
         configuration: dict[str, Value] = {}
         conditions = self.conditions
@@ -196,10 +197,10 @@ class Space:
 
     @property
     def source(self) -> str:
-        """The text of the file that declares components of the space's own; empty where there are none."""
+        """The text of the space file if it declares own components; else empty."""
         return next((one.source for table in self.own.values() for one in table.values()), "")
 
 
 def _plain(values: Value | Sequence[Value]) -> Value | list[Value]:
-    """One value, or several, as JSON has them."""
+    """One value, or a list of values, as JSON can hold them."""
     return list(values) if isinstance(values, tuple | list) else values  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""A space file, or what else declares a space: loaded, and checked whole. Every fault is named at once."""
+"""Loads a space by name or from a file, and checks it completely; all faults are reported together."""
 
 import re
 import runpy
@@ -23,7 +23,7 @@ from search.task.metrics import METRICS, OF_VALIDATION, Metric, Objective
 
 
 def faults(space: Space) -> list[str]:
-    """Everything that is wrong with the declaration; empty when nothing is."""
+    """The faults of the declaration; empty if there are none. After faults of types, nothing more is checked."""
     if wrong := [*_type_faults(space), *_own_faults(space)]:
         return wrong
     return [
@@ -127,7 +127,7 @@ def _search_faults(space: Space) -> list[str]:
 
 
 def _owners(space: Space) -> dict[str, list[tuple[str, str]]]:
-    """Parameter → the components that it is for, each by the setting that names it."""
+    """Parameter → the components that use it, each as (the setting that names it, its name)."""
     found: dict[str, list[tuple[str, str]]] = {}
     for kind, table in space.tables.items():
         for name, component in table.items():
@@ -149,7 +149,7 @@ def _fixed_faults(space: Space) -> list[str]:
 
 
 def finish_faults(space: Space) -> list[str]:
-    """That the best trials would have no more epochs than all others."""
+    """A fault if `finish_epochs` would give the best trials no more epochs than all others."""
     asked = space.settings["finish_epochs"]
     if space.known["finish_epochs"].fault("", asked) or not asked or space.longest > space.budget.epochs:
         return []
@@ -200,10 +200,10 @@ def _point_fault(space: Space, point: Mapping[str, Value], name: str, value: Val
 
 
 def load(name_or_file: str) -> Space:
-    """Load a space by its name in `spaces/`, or from a user's own `.py` file, and check it whole.
+    """Load a space by its name in `spaces/`, or from a user's own `.py` file, and check it completely.
 
     Raises:
-        SpaceError: no such space, a file that does not run or makes no `space`, or a faulty declaration.
+        SpaceError: there is no such space, the file does not run or creates no `space`, or the declaration has faults.
     """
     path = _path(name_or_file)
     try:

@@ -1,4 +1,4 @@
-"""The stopping rules: when a trial stops for the sake of others, one row and one file each."""
+"""The stopping rules, which stop trials early so that others get their resources; one row and one file each."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Stopping(Component):
     """One stopping rule.
 
     Args:
-        build: gives the rule, from the budget and the objective.
+        build: returns the rule, from the budget and the objective.
     """
 
     build: Callable[[Budget, Objective], Rule]

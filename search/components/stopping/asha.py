@@ -1,8 +1,8 @@
 """ASHA: asynchronous successive halving.
 
 The stopping variant of Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning"
-(https://arxiv.org/abs/1810.05934), as Ray implements it: a trial that reaches a rung goes on if its best objective so
-far is among the best 1 / reduction_factor of those that reached the rung before.
+(https://arxiv.org/abs/1810.05934), as Ray implements it: a trial that reaches a rung continues if its best objective so
+far is among the best 1 / reduction_factor of the trials that reached the rung before.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from search.task.metrics import Objective
 
 
 class Asha:
-    """Rungs at the epochs `first_rung`, `first_rung * reduction_factor`, … of the budget."""
+    """ASHA with rungs at the epochs `first_rung`, `first_rung * reduction_factor`, … of the budget."""
 
     name = "ASHA"
 
@@ -25,7 +25,7 @@ class Asha:
         self._sign = 1 if objective.mode == "max" else -1
 
     def stops(self, trial: Curve, others: Sequence[Curve]) -> bool:
-        """Whether it is worse than the best 1 / reduction_factor."""
+        """Whether the trial is not among the best 1 / reduction_factor at this rung."""
         epoch = trial.epochs
         there = [self._sign * one.points[epoch].objective for one in others if one.reached(epoch)]
         if not there:

@@ -1,4 +1,4 @@
-"""Beyond the last epoch of all others: the best trials go on while they get better, to the end of their curve."""
+"""Finish: the best trials run beyond the last epoch of the budget, as long as they improve."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ BEST = 3
 
 
 class Finish:
-    """A rule, with one rung more at the last epoch of the budget: only the best trials so far pass it.
+    """A stopping rule with one more rung at the last epoch of the budget, which only the best trials so far pass.
 
     Args:
-        rule: decides before.
+        rule: decides at the epochs before.
     """
 
     def __init__(self, rule: Rule, budget: Budget, objective: Objective) -> None:
@@ -23,13 +23,13 @@ class Finish:
         self._sign = 1 if objective.mode == "max" else -1
 
     def stops(self, trial: Curve, others: Sequence[Curve]) -> bool:
-        """Whether the rule stops it; at the last epoch, whether `BEST` trials were better by then."""
+        """Whether the rule stops the trial; at the budget's last epoch, whether `BEST` others were better by then."""
         if trial.epochs < self._last:
             return self._rule.stops(trial, others)
         value = self._reached(trial)
         return sum(self._reached(one) > value for one in others if one.points) >= BEST
 
     def _reached(self, trial: Curve) -> float:
-        """Its best objective by the last epoch of the budget, the higher the better."""
+        """The trial's best objective up to the last epoch of the budget, with its sign set so that higher is better."""
         epoch = max((at for at in trial.points if at <= self._last), default=0)
         return self._sign * trial.points[epoch].objective if epoch else float("-inf")

@@ -1,8 +1,8 @@
-"""Median stopping: a trial that is worse than the middle of the others stops.
+"""Median stopping: a trial that is worse than the median of the others stops.
 
 The rule of Golovin et al. 2017, "Google Vizier", section 3.2 (https://doi.org/10.1145/3097983.3098043): a trial stops
-after an epoch where its best objective so far is worse than the median of what the others had in the mean over their
-epochs up to then.
+after an epoch if its best objective so far is worse than the median of the others' mean objectives, each taken over the
+epochs up to this one.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from search.budget import Budget
 from search.components.stopping.rule import Curve
 from search.task.metrics import Objective
 
-FEWEST = 3  # others that a median is taken of
+FEWEST = 3  # other trials that a median needs
 
 
 class Median:
-    """Decides after every epoch from `first_rung` on, but for the last."""
+    """Decides after every epoch from `first_rung` on, except the last one."""
 
     name = "median rule"
 
@@ -25,7 +25,7 @@ class Median:
         self._sign = 1 if objective.mode == "max" else -1
 
     def stops(self, trial: Curve, others: Sequence[Curve]) -> bool:
-        """Whether it is worse than the median."""
+        """Whether the trial is worse than the median of the others."""
         epoch = trial.epochs
         there = [self._mean(one, epoch) for one in others if epoch in one.points]
         return len(there) >= FEWEST and self._sign * trial.points[epoch].objective < median(there)

@@ -8,7 +8,7 @@ from search.task.metrics import Objective
 
 
 class Never:
-    """Stops nobody."""
+    """A rule that stops no trial."""
 
     name = "no rule"
     rungs: tuple[int, ...] = ()
@@ -17,5 +17,5 @@ class Never:
         pass
 
     def stops(self, trial: Curve, others: Sequence[Curve]) -> bool:  # noqa: ARG002
-        """No."""
+        """Never."""
         return False

@@ -1,7 +1,7 @@
-"""What a stopping rule is told and asked.
+"""The interface of a stopping rule.
 
-A rule is asked after every epoch that it names, and sees what the trials have shown up to then, and nothing else. It
-remembers nothing, so that a search that goes on decides as one would have that was never interrupted.
+A rule is called when a trial reaches one of its rungs. It gets only the learning curves up to then, and keeps no state,
+so that a resumed search decides as the uninterrupted search would have.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from search.task.metrics import Objective
 
 @dataclass(frozen=True)
 class Curve:
-    """What a trial has shown.
+    """The learning curve of a trial.
 
     Args:
-        points: epoch, from 1 → how it stood then, where that is a number.
-        by_itself: whether it has ended, and not for the sake of others.
+        points: epoch, from 1 → the trial's values after it; without epochs whose objective is not a number.
+        by_itself: whether the trial has ended without being stopped by a rule.
     """
 
     points: Mapping[int, Point]
@@ -27,11 +27,11 @@ class Curve:
 
     @property
     def epochs(self) -> int:
-        """How many it has run."""
+        """The last epoch of the curve; 0 if it has none."""
         return max(self.points, default=0)
 
     def reached(self, epoch: int) -> bool:
-        """Whether it can be compared there: it came to this epoch, and did not end with it by itself."""
+        """Whether the trial can be compared at this epoch: it came so far, and did not end there by itself."""
         return epoch in self.points and not (self.by_itself and epoch == self.epochs)
 
 
@@ -39,8 +39,8 @@ class Rule(Protocol):
     """Decides which trials stop.
 
     Attributes:
-        name: for people.
-        rungs: the epochs after which it is asked, in order; none where it stops nobody.
+        name: for the user.
+        rungs: the epochs after which it is called, in order; empty if it stops no trial.
     """
 
     name: str
@@ -52,6 +52,6 @@ class Rule(Protocol):
         """Whether a trial stops at the rung that it has just reached.
 
         Args:
-            trial: up to this epoch.
-            others: those of the search that were trained before or are trained beside it, as far as they have come.
+            trial: its curve up to this epoch.
+            others: the curves of all other trials of the search so far, ended or running.
         """

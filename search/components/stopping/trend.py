@@ -1,12 +1,12 @@
-"""Trend: trials are compared by where their loss is heading as well as by where they stand.
+"""Trend: trials are compared by the loss that they are predicted to reach, and by their best objective so far.
 
-A rate that is high enough to move deep layers first makes a network worse than a timid one, and better in the end. So
-at a rung the validation loss is extrapolated to the last epoch by a power law, as learning curves are well described by
-(Domhan et al. 2015, https://www.ijcai.org/Proceedings/15/Papers/487.pdf; Viering and Loog 2022,
-https://arxiv.org/abs/2103.10948): where both axes are logarithmic, straight on through the mean of two epochs and the
-better of the two after them. Where a trial was better before, that counts, for the weights of its best epoch are kept.
-Successive halving decides twice (see `asha`), by that and by the best objective so far, and a trial stops where both
-say so: a fast start may end in overfitting, and a slow one may come back from a fall.
+A learning rate that is high enough to train deep layers makes a network worse at first than a low rate, but better in
+the end. So at a rung the validation loss is extrapolated to the last epoch by a power law, which describes learning
+curves well (Domhan et al. 2015, https://www.ijcai.org/Proceedings/15/Papers/487.pdf; Viering and Loog 2022,
+https://arxiv.org/abs/2103.10948). With both axes logarithmic this is a straight line through the mean of two epochs and
+the better of the two epochs after them. If the trial had a lower loss before, that loss is used, because the weights of
+the best epoch are kept. Successive halving (see `asha`) decides twice, by the predicted loss and by the best objective
+so far. A trial stops only if both say so: a fast start may end in overfitting, and a slow trial may recover.
 """
 
 import math
@@ -23,16 +23,15 @@ from search.record.record import Point
 from search.task.metrics import Objective
 
 SPAN = 2  # epochs in each of the two groups
-BELIEVED = 0.7  # share of the slope, for learning slows down
+BELIEVED = 0.7  # share of the slope that is extrapolated, because learning slows down
 STEEPEST = 1.5
 TINY = 1e-12
 
 
 class Trend:
-    """Rungs at `first_rung`, but not before the fourth epoch, then `reduction_factor` times as late, and so on.
+    """Trend ASHA, with rungs at `first_rung`, but not before epoch 4, then each `reduction_factor` times as late.
 
-    Whatever the objective is, where a trial is heading is told by the loss: it is the finer measure where validation
-    images are few.
+    For every objective, the prediction uses the validation loss, because it is finer with few validation images.
     """
 
     name = "trend ASHA"
@@ -44,7 +43,7 @@ class Trend:
         self._share = 1 / budget.reduction_factor
 
     def stops(self, trial: Curve, others: Sequence[Curve]) -> bool:
-        """Whether it is worse than the best 1 / reduction_factor, and heading for worse than they are."""
+        """Whether neither its best objective nor its predicted loss is among the best 1 / reduction_factor."""
         epoch = trial.epochs
         there = [self._heading(one, epoch) for one in others if one.reached(epoch)]
         if not there or not self._asha.stops(trial, others):
@@ -52,7 +51,7 @@ class Trend:
         return self._heading(trial, epoch) > float(np.quantile(there, self._share))
 
     def _heading(self, trial: Curve, epoch: int) -> float:
-        """The logarithm of the best loss that a trial that came to `epoch` would have by the last one."""
+        """The logarithm of the best loss predicted for the last epoch, from the trial's curve up to `epoch`."""
         losses = [_logarithm(trial.points.get(at)) for at in range(1, epoch + 1)]
         before, now = fmean(losses[-2 * SPAN : -SPAN]), min(losses[-SPAN:])
         slope = (now - before) / math.log(epoch / (epoch - SPAN))
@@ -61,6 +60,6 @@ class Trend:
 
 
 def _logarithm(point: Point | None) -> float:
-    """Of a loss; of one that is no number that of a very large one."""
+    """The logarithm of a loss; a loss that is missing or not finite counts as very large."""
     loss = point.val_loss if point else math.nan
     return math.log(max(loss, TINY) if math.isfinite(loss) else 1 / TINY)
