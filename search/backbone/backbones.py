@@ -4,9 +4,7 @@ of the built-in `tiny`, and of a user's own `.keras` file. The classes of Keras 
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -62,17 +60,14 @@ class Backbone:
 
 
 def names() -> list[str]:
-    """The backbones known by name, read from Keras's source without importing it."""
-    spec = importlib.util.find_spec("keras")
-    folder = Path((spec.origin if spec else None) or "").parent
-    tree = ast.parse((folder / "applications" / "__init__.py").read_text(encoding="utf-8"))
-    imported = [alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
-    return [*sorted(name for name in imported if name[0].isupper()), "tiny"]
+    """The backbones known by name; Keras is not imported."""
+    return sources.names()
 
 
 def default_weights(name: str) -> str:
-    """`imagenet` for a network of `keras.applications`; `own` for `tiny` and a `.keras` file, which have their own."""
-    return sources.OWN if name == "tiny" or sources.is_file(name) else "imagenet"
+    """The weights that a backbone has if nothing else is asked for: `imagenet`, or `own` if it has its own."""
+    kind = sources.of(name)
+    return kind.weights if kind else "imagenet"
 
 
 def check(name: str, weights: str) -> list[str]:
@@ -82,12 +77,9 @@ def check(name: str, weights: str) -> list[str]:
         name: one of `names()`, or the path of a `.keras` file.
         weights: `imagenet`, `own`, `none` or the path of a weights file.
     """
-    faults = []
-    if sources.is_file(name):
-        faults += modelfile.faults("backbone", Path(name))
-    elif name not in names():
+    if not (kind := sources.of(name)):
         return [modelfile.other_kind(name) or unknown("backbone", name, names())]
-    return faults + _weights_faults(name, weights)
+    return kind.faults(name) + _weights_faults(name, weights)
 
 
 def _weights_faults(name: str, weights: str) -> list[str]:
@@ -120,7 +112,7 @@ def load(name: str, weights: str, image_size: int) -> Backbone:
     network, preprocess = sources.build(name, weights, image_size)
     with sources.refusal(f"backbone '{name}' cannot take images of {image_size} pixels"):
         network, calls, left_off = graph.flatten(network, image_size)
-    if sources.is_file(name):
+    if sources.known(name).whole:
         network, calls = graph.without_classifier(network, calls)
     network.trainable = True
     ends = blocks.find(calls)

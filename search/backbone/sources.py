@@ -1,19 +1,23 @@
-"""Builds a network with its weights and its preprocessing, from Keras, from the built-in `tiny` or from a file."""
+"""Where pretrained networks come from: one row for each kind of source, and what builds a network of it."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import importlib.util
 import io
 import random
 import re
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.backbone import preprocessing, tiny
-from search.errors import BackboneError
+from search.backbone import modelfile, preprocessing, tiny
+from search.errors import BackboneError, unknown
 from search.process import keras_folder
 
 if TYPE_CHECKING:
@@ -23,10 +27,53 @@ OWN = "own"
 ANY_IMAGE_SIZE = 224  # pixels, for a model that takes images of any size
 _DOWNLOAD_TIMEOUT_S = 10.0
 
+_Built = tuple["keras.Model", "keras.Model"]
 
-def is_file(name: str) -> bool:
-    """Whether a backbone's name is the path of a user's own model."""
-    return name.endswith(".keras")
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of source.
+
+    Args:
+        words: for people: what is given as `--backbone`.
+        owns: whether a name is one of this kind. Does not import Keras.
+        names: those that it knows; none for files. Does not import Keras.
+        weights: the weights that its networks have if nothing else is asked for.
+        faults: what is wrong with a name that can be seen without importing Keras.
+        build: from name, weights and image size in pixels: the network, and its preprocessing. Raises `BackboneError`.
+        image_size: the side of the images that a network was made for, in pixels. Raises `BackboneError`.
+        whole: whether networks may have a classifier, which is left off.
+    """
+
+    words: str
+    owns: Callable[[str], bool]
+    names: Callable[[], list[str]]
+    weights: str
+    faults: Callable[[str], list[str]]
+    build: Callable[[str, str, int], _Built]
+    image_size: Callable[[str], int]
+    whole: bool = False
+
+
+def of(name: str) -> Kind | None:
+    """The kind of source that a name belongs to; `None` if no kind knows it."""
+    return next((kind for kind in KINDS.values() if kind.owns(name)), None)
+
+
+def known(name: str) -> Kind:
+    """The same of a name that was checked.
+
+    Raises:
+        BackboneError: no kind knows the name.
+    """
+    if not (kind := of(name)):
+        raise BackboneError([unknown("backbone", name, names())])
+    return kind
+
+
+def names() -> list[str]:
+    """The backbones known by name."""
+    return [name for kind in KINDS.values() for name in kind.names()]
 
 
 def build(name: str, weights: str, image_size: int) -> tuple[keras.Model, keras.Model]:
@@ -41,7 +88,7 @@ def build(name: str, weights: str, image_size: int) -> tuple[keras.Model, keras.
         BackboneError: the size does not fit, the weights do not fit or cannot be downloaded.
     """
     with _same_random_weights():
-        network, preprocess = _builder(name)(name, weights, image_size)
+        network, preprocess = known(name).build(name, weights, image_size)
     if weights not in {"imagenet", OWN, "none"}:
         with refusal(f"weights file '{weights}' does not fit backbone '{name}'"), warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # Keras only warns of weights that it does not find
@@ -55,12 +102,7 @@ def own_image_size(name: str) -> int:
     Raises:
         BackboneError: the user's own model cannot be loaded, or cannot be used as a backbone.
     """
-    import keras
-
-    if name == "tiny":
-        return tiny.IMAGE_SIZE
-    network = _load_file(name) if is_file(name) else getattr(keras.applications, name)(weights=None)
-    return int(network.inputs[0].shape[1] or ANY_IMAGE_SIZE)
+    return known(name).image_size(name)
 
 
 @contextlib.contextmanager
@@ -89,16 +131,6 @@ def refusal(what: str) -> Iterator[None]:
         told = str(error).rpartition("Exception encountered: ")[2].partition(" Full object config")[0]
         reason = (told.strip() or type(error).__name__).splitlines()[0]
         raise BackboneError([f"{what}: {reason}"]) from error
-
-
-_Built = tuple["keras.Model", "keras.Model"]
-
-
-def _builder(name: str) -> Callable[[str, str, int], _Built]:
-    """The function that builds network and preprocessing from a name, weights and an image size."""
-    if is_file(name):
-        return _build_file
-    return _build_tiny if name == "tiny" else _build_application
 
 
 def _build_tiny(name: str, weights: str, image_size: int) -> _Built:
@@ -203,3 +235,54 @@ def _kind_fault(network: Any) -> str:
         shapes = ", ".join(str(tensor.shape) for tensor in network.outputs)
         return f"gives {shapes}; one feature map (batch, height, width, channels) or (batch, channels) is needed"
     return ""
+
+
+def _applications() -> list[str]:
+    """The classes of `keras.applications`, read from Keras's source without importing it."""
+    spec = importlib.util.find_spec("keras")
+    folder = Path((spec.origin if spec else None) or "").parent
+    tree = ast.parse((folder / "applications" / "__init__.py").read_text(encoding="utf-8"))
+    imported = [alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    return sorted(name for name in imported if name[0].isupper())
+
+
+def _application_size(name: str) -> int:
+    import keras
+
+    return _own_size(getattr(keras.applications, name)(weights=None))
+
+
+def _own_size(network: keras.Model) -> int:
+    return int(network.inputs[0].shape[1] or ANY_IMAGE_SIZE)
+
+
+KINDS: Mapping[str, Kind] = {
+    "tiny": Kind(
+        "the built-in backbone",
+        owns=lambda name: name == "tiny",
+        names=lambda: ["tiny"],
+        weights=OWN,
+        faults=lambda name: [],  # noqa: ARG005
+        build=_build_tiny,
+        image_size=lambda name: tiny.IMAGE_SIZE,  # noqa: ARG005
+    ),
+    "file": Kind(
+        "the path of a saved Keras model",
+        owns=lambda name: name.endswith(".keras"),
+        names=list,
+        weights=OWN,
+        faults=lambda name: modelfile.faults("backbone", Path(name)),
+        build=_build_file,
+        image_size=lambda name: _own_size(_load_file(name)),
+        whole=True,
+    ),
+    "application": Kind(
+        "a class of keras.applications",
+        owns=lambda name: name in _applications(),
+        names=_applications,
+        weights="imagenet",
+        faults=lambda name: [],  # noqa: ARG005
+        build=_build_application,
+        image_size=_application_size,
+    ),
+}

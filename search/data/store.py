@@ -3,59 +3,31 @@
 No trial sees a test image: a trial loads `train` and `val`, and only the winner is tested on `test`.
 """
 
-import hashlib
-import io
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import PIL
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image
 
-from search.data.folders import SPLITS, printable
-from search.data.reading import Greys, Pixels, open_image, pixels
-from search.data.scan import Found, Progress, Scan, in_threads, scan, silent, why
-from search.data.splits import Dataset, assign, contradictions, demand_usable, gather, listing, without
-from search.errors import DataError, StorageError, unknown
+from search.data import sources
+from search.data.folders import SPLITS
+from search.data.reading import Pixels
+from search.data.scan import Progress, in_threads, silent
+from search.data.sources import Unread
+from search.data.splits import Dataset, demand_usable, listing, without
+from search.errors import DataError, StorageError
 
-__all__ = ["BUILT_IN", "SPLITS", "Dataset", "Progress", "decode", "faults", "find", "load", "silent"]
-
-BUILT_IN = ("digits",)
-
-_FOLDER_SHARES = {"test": 0.15, "val": 0.15}  # of each class; train has the rest
-_DIGITS_SHARES = {"test": 0.5, "val": 0.2}  # a large test split, because in a small one noise hides differences
-
-
-@dataclass(frozen=True)
-class _Unread:
-    """Why an image could not be decoded: the file has `changed` since the scan, or its content is bad."""
-
-    reason: str
-    changed: bool
-
-
-_Reader = Callable[[tuple[str, str]], Pixels | _Unread]  # from (item, digest)
+__all__ = ["SPLITS", "Dataset", "Progress", "decode", "faults", "find", "load", "silent"]
 
 
 def faults(source: str) -> list[str]:
     """What is wrong with a source that can be seen without reading an image."""
-    root = Path(source).expanduser()
-    try:
-        if source in BUILT_IN or root.is_dir():
-            return []
-        there = root.exists()
-    except OSError as error:
-        return [f"{source}: {error.strerror}"]
-    if root.name == source and not there:
-        return [f"{unknown('data set', source, BUILT_IN)}; nor is there a folder of this name"]
-    return [f"{source}: {'not a folder' if there else 'there is no such folder'}"]
+    return sources.of(source).faults(source)
 
 
 def find(
@@ -74,7 +46,7 @@ def find(
     Raises:
         DataError: the folder cannot be used; names every fault at once.
     """
-    found = _from_digits(seed) if source in BUILT_IN else _from_folder(source, seed, folders, progress)
+    found = sources.of(source).find(source, seed, folders, progress)
     demand_usable(found, max_bad_files)
     return found
 
@@ -125,60 +97,6 @@ def load(dataset: Dataset, split: str, image_size: int, cache: Path) -> tuple[Pi
     if images is None:
         raise StorageError(f"{home}: the images that were just decoded are gone; was the cache emptied?")
     return images, np.asarray(dataset.labels[split], np.int32)
-
-
-def _from_folder(source: str, seed: int, folders: str, progress: Progress) -> Dataset:
-    if wrong := faults(source):
-        raise DataError(wrong)
-    root = Path(source).expanduser().resolve()
-    found = scan(root, folders, progress)
-    contrary = dict(contradictions(found.images))
-    images, notes = _split([image for image in found.images if image.path not in contrary], found, seed)
-    empty = [
-        f"class '{printable(name)}' holds no image and is left out"
-        for name in found.folders.classes
-        if name not in found.classes
-    ]
-    bad = sorted([*found.bad, *contrary.items()])
-    told = (*empty, *found.notes, *notes)
-    return gather(str(root), found.classes, images, bad=bad, notes=told, advice=found.advice)
-
-
-def _split(images: list[Found], found: Scan, seed: int) -> tuple[list[Found], list[str]]:
-    """The images with their splits, and notes on how the splits were made."""
-    given = found.folders.splits
-    if "val" in given.values():
-        return images, []
-    if given:
-        parted = assign([image for image in images if image.split == "train"], seed, {"val": _FOLDER_SHARES["val"]})
-        chosen = {image.path: image for image in parted}
-        share = f"{_FOLDER_SHARES['val']:.0%}"
-        note = f"there is no folder of val images: {share} of the training images of each class are taken for it"
-        return [chosen.get(image.path, image) for image in images], [note]
-    copies = len(images) - len({(image.class_name, image.digest) for image in images})
-    note = f"files that are copies of others: {copies}; all copies of an image are in one split"
-    return assign(images, seed, _FOLDER_SHARES), [note] * bool(copies)
-
-
-def _from_digits(seed: int) -> Dataset:
-    images, labels = _digits()
-    found = [
-        Found(str(index), str(label), "", hashlib.sha256(image.tobytes()).hexdigest())
-        for index, (image, label) in enumerate(zip(images, labels, strict=True))
-    ]
-    note = "the built-in digits are used, not the folder of that name here: --data ./digits takes that one"
-    notes = [note] * Path("digits").is_dir()
-    return gather("digits", [str(label) for label in range(10)], assign(found, seed, _DIGITS_SHARES), notes=notes)
-
-
-def _digits() -> tuple[Pixels, list[int]]:
-    """Handwritten digits (1797, 8, 8), uint8, grey in [0, 255], and their labels.
-
-    The file holds scikit-learn's `load_digits`, in its order, with greys from 0 to 16: the test part of "Optical
-    Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998, https://doi.org/10.24432/C50P49, CC BY 4.0).
-    """
-    with np.load(Path(__file__).with_name("digits.npz")) as digits:
-        return np.rint(digits["images"] * (255 / 16)).astype(np.uint8), digits["labels"].tolist()
 
 
 def _home(dataset: Dataset, image_size: int, cache: Path) -> Path:
@@ -234,10 +152,11 @@ def _store(asked: Dataset, home: Path, image_size: int, progress: Progress, noth
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir()
     try:
-        read, unread = _reader(asked.source, image_size, asked.greys), dict[str, _Unread]()
+        reader = sources.of(asked.source).reader(asked.source, image_size, asked.greys)
+        unread: dict[str, Unread] = {}
         for split in SPLITS:
             items = list(zip(asked.items[split], asked.digests[split], strict=True))
-            results = in_threads(read, items, f"decoding {split} images", progress)
+            results = in_threads(reader, items, f"decoding {split} images", progress)
             _write(making / f"{split}.npy", _readable(asked.items[split], results, unread), image_size)
         bad = [(item, failure.reason) for item, failure in unread.items()]
         changed = [(item, failure.reason) for item, failure in unread.items() if failure.changed or nothing_bad]
@@ -254,34 +173,10 @@ def _store(asked: Dataset, home: Path, image_size: int, progress: Progress, noth
     return dataset
 
 
-def _reader(source: str, image_size: int, greys: Greys) -> _Reader:
-    if source not in BUILT_IN:
-        return partial(_read_file, Path(source), image_size, greys)
-    images, _ = _digits()
-    return lambda item: pixels(Image.fromarray(images[int(item[0])]), image_size, greys)
-
-
-def _read_file(root: Path, image_size: int, greys: Greys, item: tuple[str, str]) -> Pixels | _Unread:
-    path, digest = item
-    try:
-        content = (root / path).read_bytes()
-    except OSError as error:
-        return _Unread(why(error), changed=True)
-    if hashlib.sha256(content).hexdigest() != digest:
-        return _Unread("its content has changed", changed=True)
-    try:
-        with open_image(io.BytesIO(content)) as image:
-            return pixels(image, image_size, greys)
-    except Exception as error:  # noqa: BLE001 (a corrupt file makes Pillow raise anything)
-        return _Unread(why(error), changed=False)
-
-
-def _readable(
-    items: Sequence[str], results: Iterable[Pixels | _Unread], unread: dict[str, _Unread]
-) -> Iterator[Pixels]:
+def _readable(items: Sequence[str], results: Iterable[Pixels | Unread], unread: dict[str, Unread]) -> Iterator[Pixels]:
     """The results that are pixels, in order; the failures are added to `unread` by their item."""
     for item, result in zip(items, results, strict=True):
-        if isinstance(result, _Unread):
+        if isinstance(result, Unread):
             unread[item] = result
         else:
             yield result

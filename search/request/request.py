@@ -21,7 +21,7 @@ from search.backbone import backbones
 from search.backbone.backbones import Source
 from search.components.stopping.finish import Finish
 from search.components.stopping.rule import Rule
-from search.data import store
+from search.data import sources, store
 from search.errors import RequestError
 from search.features import Place
 from search.record import mirror, objects
@@ -111,7 +111,7 @@ class Request:
             parameters=parameters,
             parts=self.space.parts(parameters),
             epochs=self.space.longest,
-            seed=int(str(chosen.get(SEED, self.seed))),
+            seed=Values({SEED: chosen.get(SEED, self.seed)}).whole(SEED),
             objective=self.space.objective,
             backbone=settings.text("backbone"),
             weights=self.weights,
@@ -316,7 +316,7 @@ def _rule_faults(asked: space.Space, name: Value) -> list[str]:
 
 def _located(name: str, value: str) -> str:
     """Make an existing path absolute, so that it is still valid when the search is resumed; a known name is kept."""
-    known = {"data": store.BUILT_IN, "backbone": backbones.names(), "weights": ("imagenet", "own", "none")}
+    known = {"data": sources.names(), "backbone": backbones.names(), "weights": ("imagenet", "own", "none")}
     return value if value in known[name] or not Path(value).exists() else str(Path(value).absolute())
 
 

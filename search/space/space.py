@@ -146,7 +146,7 @@ class Space:
         found = values(self.search[name]) if name in self.search else []
         if name not in self.search or name in self.when:
             found.append(self.parameters({})[name])
-        return [int(str(depth)) for depth in dict.fromkeys(found)]
+        return [Values({name: depth}).whole(name) for depth in dict.fromkeys(found)]
 
     @property
     def size(self) -> float:

@@ -185,8 +185,8 @@ def through(layers: Sequence[keras.layers.Layer], values: Any) -> Any:
 
 
 def _variables(component: Component) -> dict[str, keras.Variable]:
-    defaults = {name: float(str(setting.default)) for name, setting in component.parameters.items()}
-    return {name: keras.Variable(default, trainable=False, name=name) for name, default in defaults.items()}
+    defaults = Values({name: setting.default for name, setting in component.parameters.items()})
+    return {name: keras.Variable(defaults.number(name), trainable=False, name=name) for name in component.parameters}
 
 
 def thaw(fitted: Fitted, suffix: keras.Model) -> None:
