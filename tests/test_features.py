@@ -652,7 +652,7 @@ def test_the_process_that_fills_is_killed(tiny: Network, digits: Place, tmp_path
             preparation.wait(kill)
     done, total = seen[-1]
     assert train < done < total, "it was killed in the middle"
-    assert list(digits.folder.glob("*.new")), "there is something half written"
+    assert list(digits.folder.glob("*.tmp")), "there is something half written"
     assert digits.opened(3) is digits.opened(7) is None
     view_0 = next(iter(digits.arrays(7)))
     assert view_0.exists(), "what was finished can be used"
@@ -665,7 +665,7 @@ def test_the_process_that_fills_is_killed(tiny: Network, digits: Place, tmp_path
     made = view_0.stat().st_mtime_ns
     tiny.fill(digits, [3, 7])
     tiny.assert_right(digits, [3, 7])
-    assert list(digits.folder.glob("*.new")) == []
+    assert list(digits.folder.glob("*.tmp")) == []
     assert view_0.stat().st_mtime_ns == made, "computed again"
 
 
