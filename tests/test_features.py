@@ -498,7 +498,7 @@ def test_an_epoch_uses_its_view_and_validation_the_images_themselves(
 
 def left(place: Place) -> list[str]:
     """The files of features, whole or not."""
-    return sorted(path.name for path in place.folder.iterdir() if path.suffix in (".npy", ".new", ".json"))
+    return sorted(path.name for path in place.folder.iterdir() if path.suffix in (".npy", ".tmp", ".json"))
 
 
 def test_a_file_truncated_between_two_trials_is_noticed(small: Network, place: Place, tmp_path: Path) -> None:
