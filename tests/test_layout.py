@@ -91,6 +91,14 @@ def test_what_is_imported_is_installed() -> None:
     assert missing == set()
 
 
+def test_every_package_is_installed() -> None:
+    """Who installs the project, and does not work on it, misses a module, at the end of a search."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
+    there = [path.parent for folder in ("search", "spaces") for path in (ROOT / folder).rglob("__init__.py")]
+
+    assert sorted(listed) == sorted(".".join(path.relative_to(ROOT).parts) for path in there)
+
+
 def test_packages_themselves_import_nothing() -> None:
     """Importing any module would import others first, unseen by the rule; but for what a space file imports."""
     packages = {*(ROOT / "search").rglob("__init__.py"), ROOT / "spaces" / "__init__.py"}
