@@ -477,6 +477,8 @@ def test_time_budget(tmp_path: Path) -> None:
     assert len(found) < 500
     assert "running" not in {row["state"] for row in found}
     assert "time budget used up" in {row["reason"] for row in found}
-    accuracies = [float(row["val_accuracy"]) for row in found if row["val_accuracy"]]
-    assert json.loads((search / "best" / "metrics.json").read_text())["val_accuracy"] == max(accuracies)
+    won = json.loads((search / "best" / "metrics.json").read_text())["val_accuracy"]
+    better = [row["trial"] for row in found if row["val_accuracy"] and float(row["val_accuracy"]) > won]
+    # A trial that was cut off in an epoch far longer than the one before may not have its best weights on disk.
+    assert [trial for trial in better if f"trial {trial} cannot be exported" not in done.stdout] == []
     assert not [trial for trial in study(search).trials if not trial.state.is_finished()]
