@@ -530,3 +530,11 @@ def test_no_more_trials_than_there_is_room_for(tmp_path: Path) -> None:
     assert searcher.suggest("d") is None
     searcher.on_trial_complete("c", error=True)
     assert searcher.suggest("d")
+
+
+def test_a_trial_that_ends_before_its_first_report(search: Search) -> None:
+    """Ray gives its own fields alone where the time is up so soon, and would log an error of ours."""
+    search.suggest()
+    search.searcher.on_trial_complete("t0", {"trial_id": "t0", "time_since_restore": 0})
+
+    assert search.searcher._study.trials[0].state == TrialState.FAIL

@@ -92,6 +92,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         """Record one more epoch, which may be the last one, or a failure."""
         number = trial.config["trial"]
         told = reports.read(result)
+        if told is None:
+            return
         if isinstance(told, Failure):
             self._fail(number, told.cause, told.traceback)
             return

@@ -14,7 +14,7 @@ from search.components.stopping.rule import Curve, Rule
 from search.internals import of_ray
 from search.record import reports
 from search.record.record import Point, Record
-from search.record.reports import Failure
+from search.record.reports import Report
 from search.record.states import COMPLETED, DIVERGED
 from search.task.metrics import FOLLOWED
 
@@ -54,7 +54,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
         """Apply the rule if the epoch is a rung, but not if the trial ends by itself or reports an epoch again."""
         told = reports.read(result)
-        if isinstance(told, Failure) or told.ending or not told.known:
+        if not isinstance(told, Report) or told.ending or not told.known:
             return str(TrialScheduler.CONTINUE)
         number, epoch = trial.config["trial"], told.epoch
         known = self._record.curves.get(number, {})
@@ -76,7 +76,8 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
 
         Tune calls this just before it decides about the process.
         """
-        crowded = bool(result) and reports.read(result).crowded
+        told = reports.read(result)
+        crowded = told is not None and told.crowded
         of_ray.use_process_again(controller, not (self.pausing or crowded or self._too_many()))
 
     def choose_trial_to_run(self, controller: Any) -> Trial | None:

@@ -76,8 +76,10 @@ class Report:
         }
 
 
-def read(result: Mapping[str, Any]) -> Report | Failure:
-    """Read what a trial reported (see `training.train`), with whatever Ray has added."""
+def read(result: Mapping[str, Any]) -> Report | Failure | None:
+    """Read what a trial reported (see `training.train`), with whatever Ray has added; `None` if it reported nothing."""
+    if "epoch" not in result:
+        return None
     if "failure" in result:
         return Failure(str(result["failure"]), str(result["traceback"]), bool(result.get("crowded", True)))
     last = f"{LAST}{OF_VALIDATION}"
