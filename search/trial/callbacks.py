@@ -20,7 +20,7 @@ from search.trial import checkpoint
 from search.trial.model import Network
 
 Metrics = dict[str, float | int | str]
-Report = Callable[[Metrics], None]
+Reporting = Callable[[Metrics], None]
 Pausing = Callable[[], bool]
 
 MEMORY = {
@@ -198,7 +198,7 @@ class _Parts:
 class Reporter(keras.callbacks.Callback):  # type: ignore[misc]
     """Reports every epoch. When the scheduler stops the trial, `fit` ends as usual, so that all files are closed."""
 
-    def __init__(self, report: Report, progress: Progress) -> None:
+    def __init__(self, report: Reporting, progress: Progress) -> None:
         super().__init__()
         self._report, self._progress = report, progress
 
@@ -221,7 +221,7 @@ def build(
     epochs: int,
     folder: Path,
     tensorboard: Path,
-    report: Report,
+    report: Reporting,
     pausing: Pausing = lambda: False,
     rungs: Sequence[int] = (),
     deadline: float = math.inf,
