@@ -82,8 +82,8 @@ class Place:
 
     @property
     def labels(self) -> dict[str, Array]:
-        """Split → class indices of its images, (n,) int32."""
-        return {split: np.asarray(labels, np.int32) for split, labels in self.dataset.labels.items()}
+        """Split → the labels of its images, (n, …), see `Dataset.targets`."""
+        return {split: self.dataset.targets(split) for split in self.dataset.labels}
 
     @contextlib.contextmanager
     def locked(self, name: str = "pass") -> Iterator[None]:

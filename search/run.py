@@ -13,7 +13,8 @@ from search.driver.outcome import Outcome
 from search.driver.search import Search
 from search.errors import RequestError, SearchError, unknown
 from search.record.record import keep_others_out
-from search.report.console import again, complain, console, steady
+from search.report.conclusion import again
+from search.report.console import complain, console, steady
 from search.request import request
 
 DONE, FAILED, WRONG_REQUEST, SOME_TRIALS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130

@@ -41,7 +41,10 @@ from search.setting import Setting, Values
 from search.space import Budget, Float, Head, Int, Optimizer, Space
 from search.space.settings import NAMING, SETTINGS
 from search.space.spacefile import faults, load
-from search.task.metrics import METRICS, Metric, Objective
+from search.task.classification import METRICS
+from search.task.metric import Metric
+from search.task.objective import Objective
+from search.task.tasks import TASKS
 from search.trial import batches, model, training
 
 ROOT = Path(__file__).parents[1]
@@ -155,11 +158,14 @@ def test_a_warm_up_may_take_the_whole_trial(epochs: int, warmup: float) -> None:
 # losses
 
 
-def answers(seed: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Labels, and probabilities for them."""
-    numbers = np.random.default_rng(seed)
-    raw = np.exp(numbers.normal(size=(20, CLASSES)))
-    return numbers.integers(0, CLASSES, 20), (raw / raw.sum(1, keepdims=True)).astype("float32")
+def answers(task: str = "classification") -> tuple[NDArray[Any], NDArray[Any]]:
+    """Labels, and outputs for them."""
+    numbers = np.random.default_rng(0)
+    raw = numbers.normal(size=(20, CLASSES)).astype("float32")
+    outputs = np.asarray(keras.activations.get(TASKS[task].activation)(keras.ops.convert_to_tensor(raw)))
+    if not TASKS[task].vector:
+        return numbers.integers(0, CLASSES, 20), outputs
+    return np.asarray(numbers.integers(0, 2, (20, CLASSES)), "float32"), outputs
 
 
 def computed(loss: Loss, **values: float) -> NDArray[Any]:
@@ -167,39 +173,66 @@ def computed(loss: Loss, **values: float) -> NDArray[Any]:
     variables = {name: keras.Variable(float(str(setting.default))) for name, setting in loss.parameters.items()}
     for name, value in values.items():
         variables[name].assign(value)
-    labels, probabilities = answers()
-    return np.asarray(loss.build(variables)(keras.ops.convert_to_tensor(labels), probabilities))
+    labels, outputs = answers(loss.tasks[0])
+    return np.asarray(loss.build(variables)(keras.ops.convert_to_tensor(labels), outputs))
 
 
-@pytest.mark.parametrize(("name", "loss"), rows("loss"))
-def test_a_loss_is_one_number_for_each_image_and_less_where_it_is_right(name: str, loss: Loss) -> None:  # noqa: ARG001
+TRAINED = [
+    pytest.param(*each.values, task, id=f"{each.id}-{task}") for each in rows("loss") for task in each.values[1].tasks
+]
+
+
+@pytest.mark.parametrize(("name", "loss", "task"), TRAINED)
+def test_a_loss_is_one_number_for_each_image_and_less_where_it_is_right(name: str, loss: Loss, task: str) -> None:  # noqa: ARG001
     """Training would go the wrong way, or weigh images by nothing."""
-    labels, probabilities = answers()
-    found = computed(loss)
-    own = probabilities[np.arange(20), labels]
+    variables = {name: keras.Variable(float(str(setting.default))) for name, setting in loss.parameters.items()}
+    labels, outputs = answers(task)
+    found = np.asarray(loss.build(variables)(keras.ops.convert_to_tensor(labels), outputs))
+    own = np.asarray(keras.losses.get(TASKS[task].loss)(labels, outputs))
 
     assert found.shape == (20,)
     assert np.isfinite(found).all()
-    assert found[own.argmax()] < found[own.argmin()]
+    assert found[own.argmin()] < found[own.argmax()]
 
 
-@pytest.mark.parametrize(("name", "loss"), rows("loss"))
-def test_a_loss_has_a_slope_where_an_answer_is_sure(name: str, loss: Loss) -> None:  # noqa: ARG001
+@pytest.mark.parametrize(("name", "loss", "task"), TRAINED)
+def test_a_loss_has_a_slope_where_an_answer_is_sure(name: str, loss: Loss, task: str) -> None:  # noqa: ARG001
     """The first image that is wholly right, or wholly wrong, would turn all weights into not-a-number."""
     variables = {name: keras.Variable(float(str(setting.default))) for name, setting in loss.parameters.items()}
     computes, logits = loss.build(variables), tf.constant([[200.0, 0.0, 0.0], [200.0, 0.0, 0.0]])
+    known = TASKS[task]
+    labels = tf.constant([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]] if known.vector else [0, 1], known.label_dtype)
 
     @tf.function
     def slope() -> Any:
         with tf.GradientTape() as tape:
             tape.watch(logits)
-            value = tf.reduce_sum(computes(tf.constant([0, 1]), keras.activations.softmax(logits)))
+            value = tf.reduce_sum(computes(labels, keras.activations.get(known.activation)(logits)))
         return value, tape.gradient(value, logits)
 
     value, gradient = slope()
 
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
+
+
+def test_the_losses_of_labels_and_numbers_are_kerass_own() -> None:
+    """Label smoothing, focal and Huber's loss would be others than those that people know."""
+    several, said = answers("multilabel")
+    labels, outputs = map(keras.ops.convert_to_tensor, answers("regression"))
+    values = {"label_smoothing": 0.2, "focal_gamma": 2.0, "huber_delta": 0.5}
+    built = {name: loss.build(values) for name, loss in LOSSES.items()}
+    smoothed = keras.losses.BinaryCrossentropy(label_smoothing=0.2, reduction=None)(several, said)
+    focal = keras.losses.BinaryFocalCrossentropy(gamma=2.0, reduction=None)(several, said)
+
+    np.testing.assert_allclose(built["cross_entropy"](several, said), smoothed, rtol=1e-5)
+    np.testing.assert_allclose(built["focal"](several, said), focal, rtol=1e-4)
+    for name, keras_own in {
+        "squared_error": keras.losses.MeanSquaredError(reduction=None),
+        "absolute_error": keras.losses.MeanAbsoluteError(reduction=None),
+        "huber": keras.losses.Huber(0.5, reduction=None),
+    }.items():
+        np.testing.assert_allclose(built[name](labels, outputs), keras_own(labels, outputs), rtol=1e-5)
 
 
 def test_the_losses_are_kerass_own() -> None:
@@ -352,6 +385,15 @@ def configured(small: tuple[Source, Place], folder: Path, space: Space, **chosen
     )
 
 
+def of_task(place: Place, task: str) -> Place:
+    """The same images, with numbers as labels if the task wants these."""
+    numbers = {split: tuple((float(label),) for label in labels) for split, labels in place.dataset.labels.items()}
+    if not TASKS[task].scaled:
+        return place
+    changes: dict[str, Any] = {"labels": numbers, "classes": ("light",), "fingerprint": task}
+    return replace(place, dataset=replace(place.dataset, kind=task, **changes))
+
+
 def trained(configuration: training.Configuration) -> list[dict[str, Any]]:
     """What a trial reports."""
     reports: list[dict[str, Any]] = []
@@ -365,7 +407,9 @@ def test_a_trial_is_trained_by_it_and_its_model_stands_alone(
 ) -> None:
     """It would fail in the first search that uses it, at the first epoch, the export or a restart."""
     own = {kind: {name: component}} if name == "documented" else {}
-    space = Space({}, Budget(1, 3), own=own)
+    task = component.tasks[0] if kind == "loss" else "classification"
+    space = Space({}, Budget(1, 3), {"task": task}, own=own)
+    small = small[0], of_task(small[1], task)
     depth = int(kind == "head")
     configuration = configured(small, tmp_path, space, **{kind: name}, unfreeze_depth=depth, learning_rate=1e-3)
     reports = trained(configuration)
@@ -446,7 +490,7 @@ def test_blocks_further_down_move_less(small: tuple[Source, Place], tmp_path: Pa
         network, start = training._network(POOL, configuration, None)
         before = [np.array(variable) for variable in network.fitted.trainable_variables]
         labels = configuration.place.labels
-        batches.fit(network.fitted, batches.Feeder(start, labels, len(labels["train"]), 0), 0, 1, [])
+        batches.fit(network.fitted, batches.Feeder(start, labels, len(labels["train"]), 0, METRICS), 0, 1, [])
         after = network.fitted.trainable_variables
         moved[decay] = {one.path: np.abs(np.array(one) - was).max() for one, was in zip(after, before, strict=True)}
     shares = {path: moved[0.1][path] / moved[1.0][path] for path in moved[1.0]}

@@ -16,7 +16,7 @@ from search.driver import confirmation, winner
 from search.driver.confirmation import Confirmation
 from search.record import ranking, record, states
 from search.record.record import Record, Row
-from search.report import console
+from search.report import conclusion
 from search.space import Budget, Float, Objective, Space
 from search.space.spacefile import faults
 
@@ -156,7 +156,7 @@ def test_the_mean_is_of_the_objective() -> None:
     losses = ranking.confirmed([*SEARCHED, *STEADY], Objective("val_loss"))[STEADY[0].configuration]
     shown = Console(width=200, record=True, file=io.StringIO())
     shown.print(
-        console.leaderboard(
+        conclusion.leaderboard(
             ranking.ranked(SEARCHED, Objective("val_loss")), [*SEARCHED, *STEADY], Objective("val_loss")
         )
     )
@@ -246,7 +246,7 @@ def test_a_search_that_confirms(tmp_path: Path) -> None:
     mixed = metrics.get("soup", {"trials": [best.trial]})["trials"]
     assert mixed[0] == metrics["trial"] == best.trial
     assert set(mixed) <= {row["trial"] for row in found}
-    assert console.tested(metrics, Objective()) in done.stdout
+    assert conclusion.tested(metrics, Objective()) in done.stdout
     assert accuracy_of_the_model(search) == pytest.approx(metrics["test_accuracy"])
     means = ranking.confirmed(record_of.rows.values(), Objective("val_accuracy"))
     assert max(means.values(), key=lambda one: one.mean) == means[best.configuration]

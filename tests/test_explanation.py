@@ -13,11 +13,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from search.task.task import TASKS
-from search.trial import explanation, tensorboard
+from search.task.classification import METRICS, confusion
+from search.task.task import Target
+from search.task.tasks import TASKS
+from search.trial import explanation, pictures, tensorboard
 from search.trial.explanation import Answers
 
-TASK = TASKS["classes"]
+TARGET = Target(TASKS["classification"], 2)
 SIZE = 8
 CLASSES = ["dark", "light"]
 
@@ -25,7 +27,7 @@ CLASSES = ["dark", "light"]
 def answers(probabilities: list[float], labels: list[int]) -> Answers:
     """Two classes; `probabilities` are those of the second."""
     second = np.array(probabilities)
-    return Answers(np.zeros((len(labels), 3)), np.stack([1 - second, second], axis=1), np.array(labels), TASK)
+    return Answers(np.zeros((len(labels), 3)), np.stack([1 - second, second], axis=1), np.array(labels), TARGET)
 
 
 MIXED = answers([0.9, 0.2, 0.6, 0.99, 0.3], [1, 0, 0, 0, 1])
@@ -33,7 +35,7 @@ MIXED = answers([0.9, 0.2, 0.6, 0.99, 0.3], [1, 0, 0, 0, 1])
 
 def test_rows_of_the_confusion_are_true_classes() -> None:
     """Who reads it would mistake one kind of error for the other."""
-    assert MIXED.confusion.tolist() == [[1, 2], [1, 1]]
+    assert confusion(*MIXED.said).tolist() == [[1, 2], [1, 1]]
 
 
 def test_the_surest_mistakes_come_first() -> None:
@@ -45,8 +47,8 @@ def test_the_surest_mistakes_come_first() -> None:
 
 def test_the_loss_is_the_cross_entropy() -> None:
     """`test_loss` would be another quantity; a probability of 0 would make it infinite."""
-    assert MIXED.loss == pytest.approx(-np.mean(np.log([0.9, 0.8, 0.4, 0.01, 0.3])))
-    assert np.isfinite(answers([0.0], [1]).loss)
+    assert MIXED.metrics(METRICS)["val_loss"] == pytest.approx(-np.mean(np.log([0.9, 0.8, 0.4, 0.01, 0.3])))
+    assert np.isfinite(answers([0.0], [1]).metrics(METRICS)["val_loss"])
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -100,28 +102,28 @@ def test_a_network_without_a_map_has_nothing_to_show() -> None:
 def test_features_are_what_the_last_layer_gets(model: Any, pixels: Any) -> None:
     """The projector would show something else, or the figures be those of another model."""
     found = explanation.answers(
-        explanation.answering(model), pixels.__getitem__, np.array([0, 1]), batch_size=1, task=TASK
+        explanation.answering(model), pixels.__getitem__, np.array([0, 1]), batch_size=1, target=TARGET
     )
 
     assert found.features == pytest.approx(pixels.sum(axis=3).mean(axis=(1, 2))[:, None])
-    assert found.probabilities == pytest.approx(np.asarray(model(pixels)), abs=1e-6)
+    assert found.outputs == pytest.approx(np.asarray(model(pixels)), abs=1e-6)
 
 
 def test_no_more_images_than_labels(model: Any) -> None:
     """Of many validation images the last batch would be whole, and the winner of a large search not be exported."""
     many = np.zeros((7, SIZE, SIZE, 3), "uint8")
     found = explanation.answers(
-        explanation.answering(model), many.__getitem__, np.zeros(5, int), batch_size=2, task=TASK
+        explanation.answering(model), many.__getitem__, np.zeros(5, int), batch_size=2, target=TARGET
     )
 
-    assert len(found.features) == len(found.probabilities) == len(found.predicted) == 5
+    assert len(found.features) == len(found.outputs) == len(found.predicted) == 5
 
 
 @pytest.mark.parametrize("count", [2, 20, 200])
 def test_a_confusion_matrix_has_a_readable_picture(count: int) -> None:
     """Names would run out of it, or it would be larger than a screen can show."""
     names = [f"a class with a very long name {number}" for number in range(count)]
-    picture = explanation.confusion(names, np.eye(count, dtype=int))
+    picture = pictures.confusion(names, np.eye(count, dtype=int))
 
     assert max(picture.size) < 4096
     pixels = np.asarray(picture)
@@ -137,7 +139,7 @@ def test_tensorboard_reads_what_is_written(tmp_path: Path, model: Any, pixels: A
     network: Any = SimpleNamespace(suffix=model)
     monkeypatch.setattr(explanation, "images", lambda *_: pixels.__getitem__)
     tested = answers([0.2, 0.9], [0, 0])
-    shown = explanation.answers(explanation.answering(model), pixels.__getitem__, place.labels["val"], 2, TASK)
+    shown = explanation.answers(explanation.answering(model), pixels.__getitem__, place.labels["val"], 2, TARGET)
     explanation.write_tested(place, model, tested, folder=tmp_path, run=tmp_path / "run")
     explanation.write(place, model, network, shown, tmp_path / "run")
     read = EventAccumulator(str(tmp_path / "run"))

@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 from sklearn import metrics as known
 
-from search.task import metrics
-from search.task.metrics import METRICS, Labels, Probabilities
+from search.task import classification
+from search.task.classification import CLASSIFICATION, METRICS, Labels, Probabilities
+from search.task.metric import of_answers
+from search.task.task import Target
 
 COMPUTED = [name for name, metric in METRICS.items() if metric.of]
+TARGET = Target(CLASSIFICATION, 2)
+
+
+def computed(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
+    """All metrics."""
+    return TARGET.metrics(labels, probabilities, METRICS)
 
 
 def answers(images: int, classes: int, seed: int = 0) -> tuple[Labels, Probabilities]:
@@ -27,7 +35,7 @@ def test_the_figures_are_scikit_learns(images: int, classes: int) -> None:
     """A search would look for the best of something else than what its name says."""
     labels, likely = answers(images, classes)
     told = likely.argmax(1)
-    found = metrics.of_answers(labels, likely)
+    found = computed(labels, likely)
     several = {"multi_class": "ovr", "average": "macro"} if classes > 2 else {}
     assert found["val_balanced_accuracy"] == pytest.approx(known.balanced_accuracy_score(labels, told))
     assert found["val_macro_f1"] == pytest.approx(known.f1_score(labels, told, average="macro"))
@@ -42,7 +50,7 @@ def test_the_figures_are_scikit_learns(images: int, classes: int) -> None:
 def test_ties_count_half() -> None:
     """A network that always says the same would pass for a good one, or a bad one."""
     same = np.full((6, 3), 1 / 3)
-    found = metrics.of_answers(np.array([0, 0, 1, 1, 2, 2]), same)
+    found = computed(np.array([0, 0, 1, 1, 2, 2]), same)
     assert found["val_auc"] == pytest.approx(0.5)
     assert found["val_macro_f1"] == pytest.approx(known.f1_score([0, 0, 1, 1, 2, 2], [0] * 6, average="macro"))
 
@@ -51,7 +59,7 @@ def test_classes_that_do_not_occur_do_not_count() -> None:
     """One class without validation images would make every figure no number."""
     labels, likely = answers(60, 3)
     wider = np.concatenate([likely, np.full((60, 1), 1e-12)], axis=1)
-    found, wanted = metrics.of_answers(labels, wider), metrics.of_answers(labels, likely)
+    found, wanted = computed(labels, wider), computed(labels, likely)
     assert found == pytest.approx(wanted, abs=0.02)
 
 
@@ -59,9 +67,9 @@ def test_calibration_undoes_any_temperature_and_never_loses() -> None:
     """A figure that is to compare networks whatever their temperature would depend on it."""
     labels, likely = answers(200, 4)
     sharper = likely**3 / (likely**3).sum(1, keepdims=True)
-    first, second = metrics.calibrated_log_loss(labels, likely), metrics.calibrated_log_loss(labels, sharper)
+    first, second = (classification.calibrated_log_loss(labels, each) for each in (likely, sharper))
     assert first == pytest.approx(second, abs=1e-3)
-    assert first < metrics.log_loss(labels, likely) < metrics.log_loss(labels, sharper)
+    assert first < classification.log_loss(labels, likely) < classification.log_loss(labels, sharper)
     temperatures = np.exp(np.linspace(-2, 2, 401))
     tried = [known.log_loss(labels, (p := likely**t) / p.sum(1, keepdims=True)) for t in temperatures]
     assert first == pytest.approx(min(tried), abs=1e-3)
@@ -83,7 +91,7 @@ def test_perfect_answers_are_the_best(name: str) -> None:
     """A sign would be wrong."""
     labels, likely = answers(100, 6)
     perfect = np.eye(6)[labels]
-    figures = [metrics.of_answers(labels, each)[name] for each in (perfect, likely)]
+    figures = [computed(labels, each)[name] for each in (perfect, likely)]
     assert METRICS[name].better(*figures)
 
 
@@ -91,4 +99,4 @@ def test_answers_that_are_no_number_give_none() -> None:
     """A network that diverged would have a figure."""
     labels, likely = answers(20, 3)
     likely[3] = math.nan
-    assert all(math.isnan(value) for value in metrics.of_answers(labels, likely).values())
+    assert all(math.isnan(value) for value in of_answers(labels, likely, METRICS).values())

@@ -10,7 +10,7 @@ from test_report import Made, adam
 
 from search.record.record import Row
 from search.record.states import COMPLETED, STOPPED
-from search.report import console, outlook, page
+from search.report import conclusion, outlook, page
 
 VALUES = (0.5, 0.9, 0.7, 0.7, 0.8, 0.6, 0.85, 0.65)
 
@@ -89,9 +89,9 @@ def test_a_winner_that_still_got_better_is_told(tmp_path: Path) -> None:
     row = Row("0007", {}, COMPLETED, "all epochs", epochs=16, best_epoch=16, figures=figures)
 
     told = "trial 0007 was still getting better at its last epoch, 16: more --epochs may pay, or --set finish_epochs=32"
-    assert console.unfinished(row).startswith(told)
-    assert console.unfinished(replace(row, best_epoch=15)) == ""
-    assert console.unfinished(replace(row, state=STOPPED)) == ""
+    assert conclusion.unfinished(row).startswith(told)
+    assert conclusion.unfinished(replace(row, best_epoch=15)) == ""
+    assert conclusion.unfinished(replace(row, state=STOPPED)) == ""
 
     search = made(tmp_path, VALUES)
     told = "Trial 0001 was still getting better at its last epoch, 1: more --epochs may pay"

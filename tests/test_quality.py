@@ -242,7 +242,7 @@ def test_a_real_trial_is_compared_with_as_many_recorded_epochs(tmp_path: Path) -
     """A trial that was stopped early would count as worse than its recorded curve at the end."""
     known, given = made(), configuration(1)
     curve = known.curves.val[known.planes.index(Plane(1, "adam", 1e-4, 0.1)) + 1]
-    points = {epoch: Point(0.0, float(curve[epoch - 1]), 0.0) for epoch in (1, 2, 3)}
+    points = {epoch: Point(float(curve[epoch - 1]), 0.0) for epoch in (1, 2, 3)}
     found = Record(tmp_path, {"0000": Row("0000", given)}, {"0000": points})
 
     (pair,) = pairs(known, found, declared("finetune", BLOCKS))

@@ -12,7 +12,8 @@ import pytest
 from search.errors import RequestError, StorageError
 from search.record import ranking, record, states
 from search.record.record import Record, Row
-from search.task.metrics import METRICS, Objective
+from search.task.classification import METRICS
+from search.task.objective import Objective
 
 ADAM = {"unfreeze_depth": 2, "learning_rate": 1e-3, "optimizer": "adam"}
 SGD = {"unfreeze_depth": 0, "learning_rate": 0.1 + 0.2, "optimizer": "sgd", "momentum": 0.9}

@@ -23,9 +23,9 @@ from PIL import Image
 from search.record import record, states
 from search.record.record import Record
 from search.report import __main__ as report
-from search.report import analysis, charts, comparison, console, page, parts
+from search.report import analysis, charts, comparison, conclusion, page, parts
 from search.report.analysis import Findings
-from search.task.metrics import Objective
+from search.task.objective import Objective
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "unfreeze_depth": IntDistribution(0, 2),
@@ -378,7 +378,7 @@ def test_a_mean_of_trials_is_told_with_its_best_one(made: Made) -> None:
     made.won(**figures)
     shown = " ".join(Page(page.page(made.found())).text.split())
     gain = "validation accuracy 0.9000 (trial 0000 alone: 0.8500, on the test images 0.7000)"
-    told = console.tested(
+    told = conclusion.tested(
         {**METRICS, "recall": [1.0], "balanced_accuracy": 0.8, "classes": ["cat"], **figures}, Objective()
     )
 
@@ -410,7 +410,7 @@ def test_another_objective_is_shown_first(tmp_path: Path) -> None:
     assert "trial state val_macro_f1 val_accuracy val_loss best epoch" in shown
     assert re.search(r"1 0001 completed: all epochs 0\.75(00)? 0\.25(00)? ", shown)
     assert "val_auc" in shown
-    assert "balanced over the classes 0.8000, test macro F1 0.6250" in console.tested(
+    assert "balanced over the classes 0.8000, test macro F1 0.6250" in conclusion.tested(
         {**METRICS, "balanced_accuracy": 0.8, **found}, Objective("val_macro_f1")
     )
 
@@ -419,7 +419,7 @@ def test_a_class_that_is_never_found_is_named(made: Made) -> None:
     """With 194 images of one class and 6 of another, 0.97 is told of a model that knows one class alone."""
     counts = [[29, 0], [1, 0]]
     recalls = [recall for _, recall, _, _ in analysis.per_class(counts)]
-    told = console.tested(
+    told = conclusion.tested(
         {**METRICS, "test_accuracy": 29 / 30, "recall": recalls, "balanced_accuracy": 0.5}, Objective()
     )
     made.won(confusion_matrix=counts, test_accuracy=29 / 30)
@@ -430,8 +430,8 @@ def test_a_class_that_is_never_found_is_named(made: Made) -> None:
     assert told == "test accuracy of trial 0000: 0.9667, balanced over the classes 0.5000; it never finds dog"
     assert "balanced over the classes 0.5000" in " ".join(shown.split())
     assert "With 30 test images, it never finds dog." in shown
-    assert console.missed("abcdefg", [0.0, None, *[0.0] * 5]) == "it never finds a, c, d, e, f and 1 more"
-    assert console.missed(["a"], [0.1]) == ""
+    assert conclusion.missed("abcdefg", [0.0, None, *[0.0] * 5]) == "it never finds a, c, d, e, f and 1 more"
+    assert conclusion.missed(["a"], [0.1]) == ""
 
 
 def test_the_page_of_a_search_whose_parameters_depend_on_one(tmp_path: Path) -> None:

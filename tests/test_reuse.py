@@ -365,9 +365,9 @@ def test_the_order_depends_on_the_seed_and_the_epoch_alone(trials: Trials, read:
     trials.run(**{**SGD, "batch_size": 7, "dropout": 0.0})
     assert orders() == wanted
     network, start = trials.network()
-    batches.fit(network.fitted, batches.Feeder(start, trials.place.labels, 16, seed=0), 2, 3, [])
+    batches.fit(network.fitted, batches.Feeder(start, trials.place.labels, 16, seed=0, known={}), 2, 3, [])
     assert orders() == wanted[2:]
-    batches.fit(network.fitted, batches.Feeder(start, trials.place.labels, 16, seed=1), 0, 3, [])
+    batches.fit(network.fitted, batches.Feeder(start, trials.place.labels, 16, seed=1, known={}), 0, 3, [])
     assert not any(order in wanted for order in orders())
 
 
@@ -375,7 +375,7 @@ def test_labels_go_with_their_rows(trials: Trials) -> None:
     """A network would be taught wrong classes, and every trial learn nothing."""
     network, start = trials.network()
     labels = {"train": np.arange(40, dtype=np.int32), "val": np.arange(10, dtype=np.int32)}
-    feeder = batches.Feeder(start, labels, 16, seed=0)
+    feeder = batches.Feeder(start, labels, 16, seed=0, known={})
     feeder.set_model(network.fitted)
     feeder.open(network.fitted)
     feeder.on_epoch_begin(3)
@@ -428,7 +428,7 @@ def test_features_stay_on_the_device_while_there_is_room(trials: Trials, monkeyp
     assert [reads(**deeper), reads(**deeper), reads(**shallower)] == [every, [], every]
     held = [split.nbytes for pair in POOL._kept[trials.source].splits.values() for split in pair]
     assert sum(held) <= scarce * reuse.RESIDENT_SHARE
-    trials.place = replace(trials.place, seed=1)
+    trials.place = replace(trials.place, seed=1, known={})
     features.fill(trials.place, [1, 2, 3], POOL.backbone(trials.source), 1 << 30, silent)
     read.clear()
     assert reads(**shallower)[:1] == [40], "another view's features pass for this one's"

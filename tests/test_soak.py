@@ -84,7 +84,7 @@ def demand_consistent(search: Path) -> None:
         trial, metrics = event.get("trial", ""), event.get("metrics", {})
         curve, epoch = known.curves.get(trial, {}), metrics.get("epoch")
         if epoch in rule.rungs and epoch not in curve and not metrics["ending"]:
-            now = record.Point(metrics["objective"], metrics["last_val_accuracy"], metrics["last_val_loss"])
+            now = record.Point(metrics["objective"], metrics["last_val_loss"])
             others = [
                 Curve(points, known.rows[other].state in (states.COMPLETED, states.DIVERGED))
                 for other, points in known.curves.items()

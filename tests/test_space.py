@@ -21,7 +21,7 @@ from search.setting import Value
 from search.space import Budget, Choice, Depth, Float, Int, Objective, Space
 from search.space.settings import SETTINGS, read_assignments
 from search.space.spacefile import faults, load
-from search.task.metrics import METRICS
+from search.task.classification import METRICS
 
 SHIPPED = sorted(path.stem for path in Path(spaces.__path__[0]).glob("[a-z]*.py"))
 BUDGET = Budget(trials=4, epochs=2)

@@ -15,7 +15,7 @@ from search.components.stopping.rule import Curve, Rule
 from search.record.record import Point
 from search.space import Budget, Objective
 from search.space.settings import SETTINGS
-from search.task.metrics import METRICS
+from search.task.classification import METRICS
 
 BUDGET = Budget(trials=40, epochs=16, first_rung=2, reduction_factor=3)
 Values = Mapping[int, float]
@@ -23,7 +23,7 @@ Values = Mapping[int, float]
 
 def point(value: float, metric: str) -> Point:
     """One epoch at which accuracy and loss say the same, the best so far too."""
-    return Point(value if METRICS[metric].mode == "max" else 1 - value, value, 1 - value)
+    return Point(value if METRICS[metric].mode == "max" else 1 - value, 1 - value)
 
 
 def curve(values: Values, metric: str = "val_accuracy", by_itself: bool = False) -> Curve:
@@ -114,7 +114,7 @@ def test_nothing_is_remembered(name: str) -> None:
 def test_trials_that_diverged_count_for_nothing(name: str) -> None:
     """One not-a-number would make every comparison false."""
     rule = RULES[name].build(BUDGET, Objective())
-    gone = [Curve({}, by_itself=True), Curve({1: Point(0.9, 0.9, math.nan)}, by_itself=True)]
+    gone = [Curve({}, by_itself=True), Curve({1: Point(0.9, math.nan)}, by_itself=True)]
     for epoch in rule.rungs:
         good, bad = (curve(dict.fromkeys(range(1, epoch + 1), value)) for value in (0.9, 0.1))
         others = [curve(dict.fromkeys(range(1, epoch + 1), 0.5))] * 9
@@ -200,7 +200,7 @@ def test_the_rule_decides_before_the_best_go_on() -> None:
 
 def losses(*values: float) -> Curve:
     """A trial by its validation losses; its accuracy falls and comes back as the loss rises and falls."""
-    shown = [Point(math.exp(-min(values[: at + 1])), math.exp(-loss), loss) for at, loss in enumerate(values)]
+    shown = [Point(math.exp(-min(values[: at + 1])), loss) for at, loss in enumerate(values)]
     return Curve(dict(enumerate(shown, 1)))
 
 
@@ -232,7 +232,7 @@ def test_who_was_better_before_is_judged_by_that() -> None:
 def test_who_is_ahead_goes_on_wherever_its_loss_is_heading() -> None:
     """On small data the loss rises where the accuracy still does, and the best trial would be stopped for it."""
     rule = RULES["trend"].build(BUDGET, Objective())
-    surer = Curve({epoch: Point(0.7 + 0.01 * epoch, 0.7 + 0.01 * epoch, 0.5 + 0.1 * epoch) for epoch in range(1, 5)})
+    surer = Curve({epoch: Point(0.7 + 0.01 * epoch, 0.5 + 0.1 * epoch) for epoch in range(1, 5)})
 
     assert not rule.stops(surer, [STILL] * 9)
 
@@ -240,7 +240,7 @@ def test_who_is_ahead_goes_on_wherever_its_loss_is_heading() -> None:
 def test_a_loss_that_is_no_number_is_the_worst() -> None:
     """One epoch beyond all numbers would end the search."""
     rule = RULES["trend"].build(BUDGET, Objective())
-    lost = Curve({epoch: Point(0.5, 0.5, math.nan) for epoch in range(1, 5)})
+    lost = Curve({epoch: Point(0.5, math.nan) for epoch in range(1, 5)})
 
     assert rule.stops(lost, [STILL] * 9)
     assert not rule.stops(STILL, [lost] * 9)

@@ -12,7 +12,7 @@ from werkzeug.test import Client
 
 from search.space import Budget, Choice, Depth, Float, Space
 from search.space.settings import SETTINGS
-from search.task.metrics import METRICS
+from search.task.classification import METRICS
 from search.trial.tensorboard import Directory, Events
 
 SPACE = Space(

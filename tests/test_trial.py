@@ -32,8 +32,8 @@ from search.request.resources import Resources
 from search.request.workload import Workload
 from search.space import Budget, Choice, Float, Int, Objective, Space
 from search.space.settings import SETTINGS
-from search.task import metrics
-from search.task.metrics import METRICS
+from search.task.classification import METRICS
+from search.task.metric import of_answers
 from search.trial import callbacks, checkpoint, explanation, model, probe, training
 
 REPORTED = {
@@ -1005,9 +1005,10 @@ def test_the_mean_of_several_trials_is_exported_where_it_is_better(head: Ran, tr
 
 def evaluated(model: Any, place: Place) -> tuple[float, float]:
     """Loss and accuracy of an exported model on the validation images."""
-    read, task = features.images(place, "val", 0), place.dataset.target.task
-    said = explanation.answers(explanation.answering(model), read, place.labels["val"], 32, task)
-    return said.loss, said.accuracy
+    read, target = features.images(place, "val", 0), place.dataset.target
+    said = explanation.answers(explanation.answering(model), read, place.labels["val"], 32, target)
+    figures = said.metrics(METRICS)
+    return figures["val_loss"], figures["val_accuracy"]
 
 
 # the head's start
@@ -1105,9 +1106,9 @@ def test_the_export_is_the_best_epoch_of_the_trial(exported: Exported, whole: Ra
 
 def test_every_metric_is_that_of_the_epochs_answers(exported: Exported, whole: Ran, toy: Toy) -> None:
     """A metric would be computed from another epoch's answers, or from those of other images."""
-    computed = metrics.of_answers(np.array(toy.dataset.labels["val"]), exported.probabilities["val"])
+    computed = of_answers(np.array(toy.dataset.labels["val"]), exported.probabilities["val"], METRICS)
     assert computed == pytest.approx({name: whole.reports[-1][name] for name in computed}, abs=1e-4)
-    of_test = metrics.of_answers(np.array(toy.dataset.labels["test"]), exported.probabilities["test"])
+    of_test = of_answers(np.array(toy.dataset.labels["test"]), exported.probabilities["test"], METRICS)
     told = {name: exported.figures[name.replace("val_", "test_")] for name in of_test}
     assert of_test == pytest.approx(told, abs=1e-4)
     assert len({round(report["last_val_loss"], 4) for report in whole.reports}) > 1, "epochs cannot be told apart"

@@ -103,7 +103,7 @@ class Ours:
         row, known = self._record.rows[number], self._record.curves.setdefault(number, {})
         if not ending:
             self._searcher.on_trial_result(number, report)
-        now = Point(report["objective"], report["last_val_accuracy"], report["last_val_loss"])
+        now = Point(report["objective"], report["last_val_loss"])
         stopped = False
         if not ending and epoch in self._rule.rungs:
             others = [self._curve(other) for other in self._record.curves if other != number]

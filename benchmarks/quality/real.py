@@ -39,7 +39,7 @@ def pairs(table: Table, found: record.Record, searched: space.Space) -> Iterator
         given = searched.parameters(dict(found.rows[trial].configuration))
         plane = Plane(*(given[name] for name in Plane._fields))
         curves, _ = curves_at(table, plane, given["learning_rate"])
-        yield Pair(max(point.val_accuracy for point in points.values()), float(curves.val[: max(points)].max()))
+        yield Pair(max(point.objective for point in points.values()), float(curves.val[: max(points)].max()))
 
 
 def order(found: list[Pair]) -> float:

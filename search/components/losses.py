@@ -1,6 +1,6 @@
-"""The training losses, one row each. Validation always uses the cross-entropy, so that trials can be compared.
+"""The training losses, one row each. Validation always uses the task's own, so that trials can be compared.
 
-With every loss, `class_weight_exponent` can give the images of rare classes more weight.
+Where images have one class, `class_weight_exponent` can give those of rare classes more weight, with every loss.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from search.component import Component
 from search.setting import Setting
 
-PerImage = Callable[[Any, Any], Any]  # from labels (batch,) and probabilities (batch, classes) to losses (batch,)
+PerImage = Callable[[Any, Any], Any]  # from labels (batch, …) and outputs (batch, outputs) to losses (batch,)
+
+
+PROBABILITIES, NUMBERS = ("classification", "multilabel"), ("regression",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,20 +26,25 @@ class Loss(Component):
     Args:
         build: returns the function that computes the loss, from one variable per parameter, so that another value needs
             no new trace. It imports Keras only when called.
+        tasks: what it can train, keys of `TASKS`.
     """
 
     build: Callable[[Mapping[str, Any]], PerImage]
+    tasks: tuple[str, ...] = ("classification",)
 
 
 def _cross_entropy(variables: Mapping[str, Any]) -> PerImage:
     """Cross-entropy with label smoothing (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567).
 
-    A share of the target is spread evenly over all classes.
+    A share of the target is spread evenly over all classes, or, of each of several labels, over yes and no.
     """
     from keras import ops
 
     def loss(labels: Any, probabilities: Any) -> Any:
         share = ops.cast(variables["label_smoothing"], probabilities.dtype)
+        if len(labels.shape) > 1:
+            true = (1 - share) * ops.cast(labels, probabilities.dtype) + share / 2
+            return ops.mean(ops.binary_crossentropy(true, probabilities), axis=-1)
         even = ops.ones_like(probabilities) / probabilities.shape[-1]
         true = ops.sparse_categorical_crossentropy(labels, probabilities)
         return (1 - share) * true + share * ops.categorical_crossentropy(even, probabilities)
@@ -49,9 +57,36 @@ def _focal(variables: Mapping[str, Any]) -> PerImage:
     from keras import ops
 
     def loss(labels: Any, probabilities: Any) -> Any:
-        true = ops.sparse_categorical_crossentropy(labels, probabilities)
+        several = len(labels.shape) > 1
+        entropy = ops.binary_crossentropy if several else ops.sparse_categorical_crossentropy
+        true = entropy(ops.cast(labels, probabilities.dtype) if several else labels, probabilities)
         wrong = ops.maximum(1 - ops.exp(-true), 1e-7)  # a power of 0 may have no finite gradient
-        return true * ops.power(wrong, ops.cast(variables["focal_gamma"], true.dtype))
+        found = true * ops.power(wrong, ops.cast(variables["focal_gamma"], true.dtype))
+        return ops.mean(found, axis=-1) if several else found
+
+    return loss
+
+
+def _squared_error(variables: Mapping[str, Any]) -> PerImage:  # noqa: ARG001
+    from keras import ops
+
+    return lambda labels, outputs: ops.mean(ops.square(outputs - ops.cast(labels, outputs.dtype)), axis=-1)
+
+
+def _absolute_error(variables: Mapping[str, Any]) -> PerImage:  # noqa: ARG001
+    from keras import ops
+
+    return lambda labels, outputs: ops.mean(ops.abs(outputs - ops.cast(labels, outputs.dtype)), axis=-1)
+
+
+def _huber(variables: Mapping[str, Any]) -> PerImage:
+    """Squared near the label, absolute further off (Huber 1964, doi:10.1214/aoms/1177703732)."""
+    from keras import ops
+
+    def loss(labels: Any, outputs: Any) -> Any:
+        edge = ops.cast(variables["huber_delta"], outputs.dtype)
+        error = ops.abs(outputs - ops.cast(labels, outputs.dtype))
+        return ops.mean(ops.where(error < edge, error * error / 2, edge * (error - edge / 2)), axis=-1)
 
     return loss
 
@@ -65,6 +100,7 @@ LOSSES: Mapping[str, Loss] = {
             )
         },
         build=_cross_entropy,
+        tasks=PROBABILITIES,
     ),
     "focal": Loss(
         "focal loss: images that are right already count for less",
@@ -74,6 +110,26 @@ LOSSES: Mapping[str, Loss] = {
             )
         },
         build=_focal,
+        tasks=PROBABILITIES,
+    ),
+    "squared_error": Loss("mean squared error of numbers", build=_squared_error, tasks=NUMBERS),
+    "absolute_error": Loss(
+        "mean absolute error of numbers: outliers count for less", build=_absolute_error, tasks=NUMBERS
+    ),
+    "huber": Loss(
+        "squared error of numbers near the label, absolute error further off",
+        {
+            "huber_delta": Setting(
+                "where it becomes absolute, in standard deviations of the labels",
+                1.0,
+                low=0,
+                high=100,
+                above=True,
+                searchable=True,
+            )
+        },
+        build=_huber,
+        tasks=NUMBERS,
     ),
 }
 

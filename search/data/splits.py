@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from search.data.folders import LAYOUTS, SPLITS, printable
 from search.data.reading import ALL_GREYS, Greys, Header, together
 from search.data.scan import Found
 from search.errors import DataError
-from search.task.task import TASKS, Target
+from search.task.task import Array, Target
+from search.task.tasks import TASKS
 
 _MOST_HELD_OUT_FIRST = ("test", "val", "train")
 _LISTED, _KINDS = 20, 8
@@ -27,26 +29,45 @@ class Dataset:
     """The images that were found, as plain, picklable data. Most mappings go from a split to one value per image."""
 
     source: str  # the folder's absolute path, or the built-in name
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # the names of the outputs: classes, labels or numbers
     items: Mapping[str, tuple[str, ...]]  # paths relative to the folder (posix); in a built-in set the index
-    labels: Mapping[str, tuple[int, ...]]  # index into classes
+    labels: Mapping[str, tuple[Any, ...]]  # index into classes; or indices, of several labels; or numbers
     skipped: tuple[tuple[str, str], ...]  # (relative path, reason)
     notes: tuple[str, ...]  # what else was left out, such as empty classes
     fingerprint: str  # SHA-256 in hex over names, contents, labels, split, and how images are read
     digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # SHA-256 in hex of each content
     greys: Greys = ALL_GREYS  # the range by which images with more than 8 bits of grey are scaled
     advice: tuple[str, ...] = ()  # what to do if the dataset cannot be used, one line each
+    kind: str = "classification"  # of the task, a key of `TASKS`
 
     @property
     def target(self) -> Target:
         """What is predicted of each image."""
-        return Target(TASKS["classes"], len(self.classes))
+        task = TASKS[self.kind]
+        if not task.scaled:
+            return Target(task, len(self.classes))
+        known = np.array(self.labels["train"], float)
+        spread = known.std(axis=0)
+        return Target(task, len(self.classes), tuple(known.mean(axis=0)), tuple(np.where(spread > 0, spread, 1.0)))
 
     @property
     def counts(self) -> dict[str, int]:
-        """Class → how many images it has in all splits."""
-        found = Counter(label for labels in self.labels.values() for label in labels)
+        """Class → how many images it has in all splits; none where labels are numbers."""
+        if self.target.task.scaled:
+            return {}
+        every = [label for labels in self.labels.values() for label in labels]
+        found = Counter(one for label in every for one in label) if self.target.task.vector else Counter(every)
         return {name: found[number] for number, name in enumerate(self.classes)}
+
+    def targets(self, split: str) -> Array:
+        """The labels of a split's images: (n,), the index of the class; (n, labels), 0 or 1; or (n, numbers)."""
+        task, labels = TASKS[self.kind], self.labels[split]
+        if not task.vector or task.scaled:
+            return np.asarray(labels, task.label_dtype).reshape(len(labels), *([len(self.classes)] * task.vector))
+        found = np.zeros((len(labels), len(self.classes)), task.label_dtype)
+        for row, label in enumerate(labels):
+            found[row, list(label)] = 1
+        return found
 
 
 def assign(images: Sequence[Found], seed: int, shares: Mapping[str, float]) -> list[Found]:

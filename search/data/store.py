@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import PIL
 from filelock import FileLock
-from numpy.typing import NDArray
 
 from search.data import sources
 from search.data.folders import SPLITS
@@ -21,6 +20,7 @@ from search.data.scan import Progress, in_threads, silent
 from search.data.sources import Unread
 from search.data.splits import Dataset, demand_usable, listing, without
 from search.errors import DataError, StorageError
+from search.task.task import Array
 
 __all__ = ["SPLITS", "Dataset", "Progress", "decode", "faults", "find", "load", "silent"]
 
@@ -77,11 +77,12 @@ def decode(
     return dataset
 
 
-def load(dataset: Dataset, split: str, image_size: int, cache: Path) -> tuple[Pixels, NDArray[np.int32]]:
+def load(dataset: Dataset, split: str, image_size: int, cache: Path) -> tuple[Pixels, Array]:
     """Open one split; decode the images again if the cache has lost them.
 
     Returns:
-        Images (n, image_size, image_size, 3), uint8, RGB, memory-mapped and read-only; labels (n,), int32.
+        Images (n, image_size, image_size, 3), uint8, RGB, memory-mapped and read-only; labels (n, …), see
+        `Dataset.targets`.
 
     Raises:
         DataError: the images must be decoded again, and some files are gone, have changed since the scan or are bad.
@@ -96,7 +97,7 @@ def load(dataset: Dataset, split: str, image_size: int, cache: Path) -> tuple[Pi
             images = _opened(dataset, split, home, image_size)
     if images is None:
         raise StorageError(f"{home}: the images that were just decoded are gone; was the cache emptied?")
-    return images, np.asarray(dataset.labels[split], np.int32)
+    return images, dataset.targets(split)
 
 
 def _home(dataset: Dataset, image_size: int, cache: Path) -> Path:

@@ -18,7 +18,7 @@ from search.record.record import SEED, Record
 from search.record.states import RUNNING
 from search.request.request import Request
 from search.space.space import FURTHER_SEEDS
-from search.task.metrics import Objective
+from search.task.objective import Objective
 
 
 def due(request: Request, record: Record) -> list[dict[str, Any]]:

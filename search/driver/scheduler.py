@@ -16,7 +16,7 @@ from search.record import reports
 from search.record.record import Point, Record
 from search.record.reports import Report
 from search.record.states import COMPLETED, DIVERGED
-from search.task.metrics import FOLLOWED
+from search.task.metric import LOSS
 
 
 class Scheduler(FIFOScheduler):  # type: ignore[misc]
@@ -60,7 +60,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         known = self._record.curves.get(number, {})
         if epoch not in self.rule.rungs or epoch in known:
             return str(TrialScheduler.CONTINUE)
-        now = Point(told.objective, *(told.last[name] for name in FOLLOWED))
+        now = Point(told.objective, told.last[LOSS])
         others = [self._curve(other) for other in self._record.curves if other != number]
         if not self.rule.stops(Curve({**known, epoch: now}), others):
             return str(TrialScheduler.CONTINUE)

@@ -19,7 +19,8 @@ from search.record import mirror
 from search.record.lock import Lock
 from search.record.mirror import Mirror
 from search.record.record import Record, now
-from search.report.console import Display, Steps, again, conclusion, quiet
+from search.report.conclusion import again, conclusion
+from search.report.console import Display, Steps, quiet
 from search.request import request, summary
 from search.request.request import Request
 from search.trial.preparation import Preparation
@@ -65,7 +66,7 @@ class Search:
         self._held.enter_context(Lock(asked.folder))
         if asked.uri:
             mirror.forget(asked.folder)
-        record = Record(asked.folder, mirror=self._mirror())
+        record = Record(asked.folder, mirror=self._mirror(), objective=asked.space.objective)
         record.create(status="running", **about, **origin, started=now())
         self.record = record
 
@@ -82,7 +83,7 @@ class Search:
         self._held.enter_context(Lock(self._request.folder))
         about = self._complete()
         record = resume.record(self._request.folder, about)
-        record.mirror = self._mirror()
+        record.mirror, record.objective = self._mirror(), self._request.space.objective
         summary.demand_room(self._request, summary.trials(self._request) - len(record.ended))
         record.write_search(status="running", ended=None, **resume.changes(options, about))
         self.record = record

@@ -12,7 +12,6 @@ from search.driver.worker import Export
 from search.errors import CheckpointError, NodeError, NoUsableTrialError, StorageError, cause
 from search.record.files import SPLIT
 from search.record.record import Record, Row, write_json, write_reading
-from search.report import analysis
 from search.report.console import Display
 from search.request.request import Request
 
@@ -93,16 +92,15 @@ def export_best(
 
 def write_figures(request: Request, record: Record, winner: Row, tested: dict[str, Any]) -> dict[str, Any]:
     """Write the winner's figures, the split, and the parameters for reading images; return the figures."""
-    dataset, confusion = request.workload.images, tested["confusion_matrix"]
+    dataset, objective = request.workload.images, request.space.objective
     metrics = {
         "trial": winner.trial,
         "parameters": dict(winner.parameters),
         "classes": list(dataset.classes),
-        "objective": request.space.objective.metric,
+        "task": objective.kind,
+        "objective": objective.metric,
         **winner.figures,
         **tested,
-        "balanced_accuracy": analysis.balanced(confusion),
-        "recall": [recall for _, recall, _, _ in analysis.per_class(confusion)],
     }
     write_json(record.files.metrics, metrics)
     items = {split: list(dataset.items[split]) for split in SPLITS}

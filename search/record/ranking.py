@@ -9,11 +9,11 @@ from typing import Any
 from search.record.record import Row
 from search.record.states import COMPLETED, RUNNING, STOPPED
 from search.setting import Value
-from search.task.metrics import FOLLOWED, METRICS, Objective
+from search.task.objective import Objective
 
 
 def ranked(rows: Iterable[Row], objective: Objective) -> list[Row]:
-    """The trials that can win, best first: by the objective at their best epoch, then by accuracy, loss and number.
+    """The trials that can win, best first: by the objective at their best epoch, then by its task's, loss and number.
 
     A trial that diverged, failed or has not ended cannot win. Confirmed configurations come first, ranked by their mean
     over all seeds.
@@ -22,9 +22,8 @@ def ranked(rows: Iterable[Row], objective: Objective) -> list[Row]:
     means = {configuration: found.mean for configuration, found in confirmed(known, objective).items()}
 
     def key(row: Row) -> tuple[Any, ...]:
-        own = [objective.rank(row.value(objective.metric)), *(METRICS[n].rank(row.value(n)) for n in FOLLOWED)]
         mean = means.get(row.configuration)
-        return (mean is None, objective.rank(mean), *own, row.trial)
+        return (mean is None, objective.rank(mean), *objective.ranks(row.figures), row.trial)
 
     return sorted((row for row in known if row.state in (COMPLETED, STOPPED) and row.best_epoch), key=key)
 

@@ -24,7 +24,8 @@ from search.record.history import Event, History
 from search.record.mirror import Mirror
 from search.record.states import COMPLETED, DIVERGED, RUNNING, STOPPED
 from search.setting import Value
-from search.task.metrics import FOLLOWED, METRICS, OF_VALIDATION
+from search.task.metric import LOSS, OF_VALIDATION
+from search.task.objective import Objective
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 COLUMNS = ("trial", "state", "reason", "epochs", "best_epoch")
@@ -36,10 +37,9 @@ FEW_TRIALS, SECONDS_PER_TRIAL = 100, 1e-3
 
 
 class Point(NamedTuple):
-    """A trial's values after an epoch: the best objective so far, and the accuracy and the loss of this epoch."""
+    """A trial's values after an epoch: the best objective so far, and the validation loss of this epoch."""
 
     objective: float
-    val_accuracy: float
     val_loss: float
 
 
@@ -105,6 +105,7 @@ class Record:
         seconds: how long the search had run at its last event, without the time when it was interrupted.
         damaged: how many lines of the history could not be read.
         mirror: of the object storage that holds the search; `None` if the storage is a folder.
+        objective: of the search; its metrics are columns of `trials.csv`.
     """
 
     folder: Path
@@ -113,6 +114,7 @@ class Record:
     seconds: float = 0.0
     damaged: int = 0
     mirror: Mirror | None = field(default=None, repr=False)
+    objective: Objective = field(default_factory=Objective, repr=False)
     _written_at: float = -math.inf
     _changed: bool = False
 
@@ -231,8 +233,8 @@ class Record:
     def _after(self, row: Row, event: Event) -> Row:
         metrics = event["metrics"]
         if metrics["objective"] is not None:
-            last = (metrics.get(f"last_{name}") for name in FOLLOWED)
-            point = Point(metrics["objective"], *(math.nan if value is None else value for value in last))
+            loss = metrics.get(f"last_{LOSS}")
+            point = Point(metrics["objective"], math.nan if loss is None else loss)
             self.curves.setdefault(row.trial, {})[metrics["epoch"]] = point
         row = row.after(metrics)
         if not (rung := event.get("rung")):
@@ -245,7 +247,7 @@ class Record:
         parameters = list(dict.fromkeys(name for row in rows for name in row.parameters))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        figures = list(dict.fromkeys((*METRICS, *(name for row in rows for name in row.figures))))
+        figures = list(dict.fromkeys((*self.objective.metrics, *(name for row in rows for name in row.figures))))
         writer.writerow([*COLUMNS, *figures, "seconds", *parameters])
         for row in rows:
             told = [getattr(row, name) for name in COLUMNS]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from search.task.metrics import FOLLOWED, OF_VALIDATION
+from search.task.metric import LOSS, OF_VALIDATION
 
 LAST = "last_"
 
@@ -89,7 +89,7 @@ def read(result: Mapping[str, Any]) -> Report | Failure | None:
         best_epoch=int(result.get("best_epoch", 0)),
         figures={name: float(value) for name, value in result.items() if name.startswith(OF_VALIDATION)},
         last={
-            **dict.fromkeys(FOLLOWED, math.nan),
+            LOSS: math.nan,
             **{name.removeprefix(LAST): float(value) for name, value in result.items() if name.startswith(last)},
         },
         seconds=float(result.get("seconds", 0.0)),

@@ -10,7 +10,8 @@ from search.errors import RequestError, SearchError, unknown
 from search.record import files, mirror
 from search.record.objects import local, remote
 from search.record.record import NAME, Record, keep_others_out, read, write_text
-from search.report.console import complain, console, leaderboard, steady
+from search.report.conclusion import leaderboard
+from search.report.console import complain, console, steady
 
 PICTURED = (files.JOURNAL, f"{files.BEST}/{files.METRICS}", f"{files.BEST}/{files.PICTURES}")
 

@@ -3,6 +3,7 @@
 Numbers only; `charts` draws them.
 """
 
+import json
 import math
 import statistics
 import warnings
@@ -23,7 +24,9 @@ from search.components.stopping.rule import Rule
 from search.record.ranking import ranked
 from search.record.record import Record, Row, read_search
 from search.space.settings import SETTINGS
-from search.task.metrics import METRICS, Metric, Objective
+from search.task.metric import Metric
+from search.task.objective import Objective
+from search.task.tasks import TASKS
 
 ENOUGH_FOR_IMPORTANCE = 20
 BEST_SHARE = 0.1
@@ -102,7 +105,8 @@ class Findings:
     def objective(self) -> Objective:
         """What the best trial is best at, with the metrics that the space has of its own."""
         own = self.about["space"].get("metrics", {})
-        return Objective(self.metric, {**METRICS, **{name: Metric(**about) for name, about in own.items()}})
+        kind = self.about["settings"].get("task", next(iter(TASKS)))  # all that older searches knew
+        return Objective(self.metric, kind, {name: Metric(**about) for name, about in own.items()})
 
     @property
     def up(self) -> bool:
@@ -168,6 +172,12 @@ def find(record: Record) -> Findings:
     return Findings(
         record, about, {t: list(known.values()) for t, known in curves.items()}, study(record.files.journal)
     )
+
+
+def metrics(found: Findings) -> dict[str, Any]:
+    """The winner's figures, once there is a winner."""
+    path = found.record.files.metrics
+    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
 
 
 def study(journal: Path) -> optuna.Study | None:

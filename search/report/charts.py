@@ -26,13 +26,12 @@ LOOKS = {
 }
 FAINT = "#b8b8b8"
 DASHES = ("solid", "dash", "dot")
-LABELLED_CLASSES = 24
 FEW, FENCE = 8, 1.5
 
 
 def curves(found: Findings) -> go.Figure:
     """The objective of every trial, epoch by epoch: the best ones by name, the others faintly."""
-    figure = _figure("epoch", found.objective.words)
+    figure = blank("epoch", found.objective.words)
     leaders = {row.trial: row for row in found.best[:LEADERS]}
     for kind, others in _others(found, leaders).items():
         x, y = _broken(found, others)
@@ -85,7 +84,7 @@ def best_so_far(found: Findings) -> go.Figure:
         )
         figure.update_xaxes(title=title, row=1, col=column)
     figure.update_yaxes(title=f"best {found.objective.words}", row=1, col=1)
-    return _styled(figure)
+    return styled(figure)
 
 
 def worth(found: Findings) -> go.Figure | None:
@@ -95,7 +94,7 @@ def worth(found: Findings) -> go.Figure | None:
     sign, values = (1 if found.up else -1), gains.values(found)
     counts = list(range(max(1, told.trials // 8), told.trials + 1))
     above, below = told.high - told.gain, told.gain - told.low
-    figure = _figure("trials", f"expected best {found.objective.words}")
+    figure = blank("trials", f"expected best {found.objective.words}")
     figure.add_scatter(
         x=counts,
         y=[sign * gains.expected(values, count) for count in counts],
@@ -138,7 +137,7 @@ def compared(searches: Sequence[Findings]) -> go.Figure | None:
                 col=column,
             )
     figure.update_xaxes(title="seconds", row=1, col=1).update_xaxes(title="epochs of all trials", row=1, col=2)
-    return _styled(figure.update_yaxes(title=f"best {searches[0].objective.words}", row=1, col=1))
+    return styled(figure.update_yaxes(title=f"best {searches[0].objective.words}", row=1, col=1))
 
 
 def importances(found: Findings) -> go.Figure | None:
@@ -146,7 +145,7 @@ def importances(found: Findings) -> go.Figure | None:
     shares, _ = importance(found)
     if not shares:
         return None
-    figure = _figure("share of the difference between good and bad trials", "")
+    figure = blank("share of the difference between good and bad trials", "")
     names = sorted(shares, key=lambda name: shares[name])
     text = [f"{shares[name]:.0%}" for name in names]
     values = [shares[name] for name in names]
@@ -184,7 +183,7 @@ def against_parameters(found: Findings) -> go.Figure | None:
         figure.update_xaxes(title=name, **_axis(distribution), **at)
     for row in range(1, rows + 1):
         figure.update_yaxes(title=found.objective.words, row=row, col=1)
-    return _near(_styled(figure), found).update_layout(height=110 + 250 * rows)
+    return _near(styled(figure), found).update_layout(height=110 + 250 * rows)
 
 
 def _axis(distribution: Any) -> dict[str, Any]:
@@ -210,7 +209,7 @@ def depths(found: Findings) -> go.Figure | None:
     """The objective of every trial, unfreeze depth by unfreeze depth; `None` where the depth does not vary."""
     if "unfreeze_depth" not in found.about["space"]["search"]:
         return None
-    figure = _figure("unfreeze depth (blocks trained below the head)", found.objective.words)
+    figure = blank("unfreeze depth (blocks trained below the head)", found.objective.words)
     known = [row for row in _valued(found) if row.state in (COMPLETED, STOPPED)]
     levels = sorted({found.depth(row) for row in known})
     for state, side in ((STOPPED, 1), (COMPLETED, -1)):
@@ -250,7 +249,7 @@ def stopping(found: Findings) -> go.Figure | None:
     known = rungs(found)
     if not known:
         return None
-    figure = _figure("epoch of the rung", f"best {found.objective.words} until then")
+    figure = blank("epoch of the rung", f"best {found.objective.words} until then")
     for name, state, side in (("went on", COMPLETED, -1), ("stopped there", STOPPED, 1)):
         shown = [
             (place, trial)
@@ -317,28 +316,7 @@ def costs(found: Findings) -> go.Figure | None:
         )
         figure.update_xaxes(title=f"{title}, log scale", type="log", row=1, col=column)
     figure.update_yaxes(title=found.objective.words, row=1, col=1)
-    return _near(_styled(figure), found)
-
-
-def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> go.Figure:
-    """How often images of each true class (row) were taken for each class (column)."""
-    shares = [[count / max(1, sum(row)) for count in row] for row in counts]
-    figure = _figure("predicted class", "true class")
-    figure.add_heatmap(
-        z=shares,
-        x=list(classes),
-        y=list(classes),
-        customdata=counts,
-        text=[[str(count) if count else "" for count in row] for row in counts],
-        texttemplate="%{text}" if len(classes) <= LABELLED_CLASSES else None,
-        hovertemplate="true %{y}, predicted %{x}: %{customdata} images<extra></extra>",
-        colorscale="Blues",
-        zmin=0,
-        zmax=1,
-        colorbar={"title": "share of<br>the class", "tickformat": ".0%"},
-    )
-    figure.update_yaxes(autorange="reversed", type="category").update_xaxes(type="category")
-    return figure.update_layout(height=max(380, 160 + 22 * len(classes)))
+    return _near(styled(figure), found)
 
 
 def _near(figure: go.Figure, found: Findings) -> go.Figure:
@@ -359,11 +337,13 @@ def _near(figure: go.Figure, found: Findings) -> go.Figure:
     return figure.add_annotation(text=told, showarrow=False, font={"size": 11}, **place)
 
 
-def _figure(x: str, y: str) -> go.Figure:
-    return _styled(go.Figure()).update_xaxes(title=x).update_yaxes(title=y)
+def blank(x: str, y: str) -> go.Figure:
+    """A figure with nothing in it, and the titles of its axes."""
+    return styled(go.Figure()).update_xaxes(title=x).update_yaxes(title=y)
 
 
-def _styled(figure: go.Figure) -> go.Figure:
+def styled(figure: go.Figure) -> go.Figure:
+    """The figure in the report's looks."""
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.08, "x": 0}
     figure.update_layout(
         template="plotly_white",

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from search.report import analysis, charts, parts
+from search.report import analysis, charts, failures, parts
 from search.report.analysis import Findings
-from search.report.page import counted, metrics
+from search.report.page import counted
 
 MISSING = "none"
 
@@ -43,7 +43,7 @@ def results(searches: Sequence[Findings]) -> list[tuple[str, ...]]:
     """A row for each figure, a column for each search."""
     columns = []
     for found in searches:
-        best, tested = found.best[:1], metrics(found)
+        best = found.best[:1]
         spent, spared = analysis.saved(found)
         columns.append(
             {
@@ -51,16 +51,14 @@ def results(searches: Sequence[Findings]) -> list[tuple[str, ...]]:
                 "trials": counted(found.rows),
                 "objective": found.objective.words,
                 "best": f"{found.value(best[0]):.4f} (trial {best[0].trial})" if best else MISSING,
-                "test accuracy": f"{tested['test_accuracy']:.4f}" if tested else MISSING,
-                "balanced over the classes": f"{analysis.balanced(tested['confusion_matrix']):.4f}"
-                if tested
-                else MISSING,
+                **dict(failures.keys(found)),
                 "seconds": f"{found.record.seconds:.0f}",
                 "epochs trained": str(spent),
                 "epochs that stopped trials were spared": f"at most {spared}",
             }
         )
-    return [(name, *(column[name] for column in columns)) for name in columns[0]]
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [(name, *(column.get(name, MISSING) for column in columns)) for name in names]
 
 
 def differences(searches: Sequence[Findings]) -> list[tuple[str, ...]]:
@@ -79,7 +77,7 @@ def _asked(found: Findings) -> dict[str, str]:
     facts |= {f"{name} only where": f"{parent} is {value}" for name, (parent, value) in space["when"].items()}
     facts |= {f"budget: {name}": value for name, value in space["budget"].items()}
     facts |= about["settings"]
-    facts |= {"images (fingerprint)": data["fingerprint"][:12], "classes": len(data["classes"])}
+    facts |= {"images (fingerprint)": data["fingerprint"][:12], found.objective.task.outputs: len(data["classes"])}
     facts |= {f"version of {name}": version for name, version in about["versions"].items()}
     facts |= {name.replace("_", " "): value for name, value in about["resources"].items()}
     return {name: str(value) for name, value in facts.items()}

@@ -1,12 +1,11 @@
-"""What the user sees: progress, a live table on a terminal, one line for every trial that ends, the leaderboard."""
+"""What the user sees while a search runs: progress, a live table on a terminal, one line for every trial that ends."""
 
 import contextlib
 import io
 import os
-import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -18,14 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from search.budget import Budget
-from search.record.ranking import Confirmed, confirmed
-from search.record.record import Record, Row
+from search.record.record import Row
 from search.record.states import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED
-from search.task.metrics import FOLLOWED, Objective, figure, leading
+from search.task.metric import figure
+from search.task.objective import Objective
 
 COLOURS = {COMPLETED: "green", STOPPED: "yellow", DIVERGED: "red", FAILED: "red", RUNNING: "cyan"}
-LEADERS = 5
-NAMED = 5  # classes
 
 
 class _Voice(io.FileIO):
@@ -227,143 +224,6 @@ def quiet(log: Path) -> Iterator[Console]:
             for descriptor, original in zip((1, 2), kept, strict=True):
                 os.dup2(original, descriptor)
                 os.close(original)
-
-
-def conclusion(
-    shown: Console,
-    record: Record,
-    rows: Sequence[Row],
-    metrics: Mapping[str, Any],
-    *,
-    interrupted: bool,
-    objective: Objective,
-) -> None:
-    """Print the leaderboard, where everything lies, and what to do next.
-
-    Args:
-        metrics: of the model; empty where there is none.
-    """
-    shown.print()
-    shown.print(leaderboard(rows, record.rows.values(), objective))
-    lines = []
-    if metrics:
-        lines.append(tested(metrics, objective))
-        lines += [told] if (told := unfinished(rows[0])) else []
-        lines.append(f"model: {_at(record, record.files.model)}{needs(metrics)}")
-    lines += [
-        f"record: {record.home}",
-        f"compare the trials: tensorboard --logdir {shlex.quote(_at(record, record.files.tensorboard))}",
-        f"report: python -m search.report {_named(record)}",
-    ]
-    if interrupted:
-        lines.append(f"interrupted and saved; to go on: {again(record)}")
-    for line in lines:
-        shown.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def tested(metrics: Mapping[str, Any], objective: Objective) -> str:
-    """The winner's accuracy on the test images; one class of many images does not hide the others."""
-    balanced, never = metrics["balanced_accuracy"], missed(metrics["classes"], metrics["recall"])
-    accuracy = f"test accuracy of {model(metrics)}: {metrics['test_accuracy']:.4f}"
-    found = f"{accuracy}, balanced over the classes {balanced:.4f}{_objective(metrics, objective)}" + (
-        f"; {never}" if never else ""
-    )
-    return f"{found}; {alone(metrics)}" if "soup" in metrics else found
-
-
-def _objective(metrics: Mapping[str, Any], objective: Objective) -> str:
-    """The objective on the test images, where it is not told anyway."""
-    name = objective.metric
-    value = metrics.get(name.replace("val_", "test_"))
-    if name in (*FOLLOWED, "val_balanced_accuracy") or value is None:
-        return ""
-    return f", {objective.words.replace('validation', 'test')} {value:.4f}"
-
-
-def needs(metrics: Mapping[str, Any]) -> str:
-    """What plain Keras must be given to load the model, in a few words; empty where it needs nothing."""
-    classes = ", ".join(metrics.get("custom_objects", ()))
-    return f"; to load it, give keras.models.load_model your own {classes} as custom_objects" if classes else ""
-
-
-def unfinished(best: Row) -> str:
-    """That the winner might have become better still, in a few words; empty where it had stopped to."""
-    if best.state != COMPLETED or best.best_epoch != best.epochs:
-        return ""
-    return (
-        f"trial {best.trial} was still getting better at its last epoch, {best.epochs}: more --epochs may pay, "
-        f"or --set finish_epochs={2 * best.epochs}, which gives more to the best trials alone"
-    )
-
-
-def model(metrics: Mapping[str, Any]) -> str:
-    """What the exported model is, in a few words."""
-    if "soup" not in metrics:
-        return f"trial {metrics['trial']}"
-    return f"the mean of trials {', '.join(metrics['soup']['trials'])}"
-
-
-def alone(metrics: Mapping[str, Any]) -> str:
-    """What the best trial of a mean has by itself, in a few words."""
-    figures = metrics["soup"]["alone"]
-    return (
-        f"validation accuracy {metrics['val_accuracy']:.4f} (trial {metrics['trial']} alone: "
-        f"{figures['val_accuracy']:.4f}, on the test images {figures['test_accuracy']:.4f})"
-    )
-
-
-def missed(classes: Sequence[str], recalls: Sequence[float | None]) -> str:
-    """The classes that a model never finds, in a few words; empty where there are none.
-
-    Args:
-        recalls: of each class, in [0, 1]; `None` for one without an image.
-    """
-    never = [name for name, recall in zip(classes, recalls, strict=True) if recall == 0]
-    more = f" and {len(never) - NAMED} more" if len(never) > NAMED else ""
-    return f"it never finds {', '.join(never[:NAMED])}{more}" if never else ""
-
-
-def again(record: Record) -> str:
-    """The command that goes on with a search."""
-    return f"python -m search.run --resume {_named(record)}"
-
-
-def _named(record: Record) -> str:
-    storage = record.mirror.storage if record.mirror else str(record.folder.parent)
-    return f"{record.folder.name} --storage {shlex.quote(storage)}"
-
-
-def _at(record: Record, path: Path) -> str:
-    """Where people find a file of a search."""
-    return record.mirror.at(path) if record.mirror else str(path)
-
-
-def leaderboard(rows: Sequence[Row], every: Iterable[Row], objective: Objective, limit: int = LEADERS) -> Table:
-    """The best trials, best first.
-
-    Args:
-        rows: ranked already.
-        every: all trials, for the means of configurations that were confirmed.
-    """
-    means = confirmed(every, objective)
-    own, *others = leading(objective.metric)
-    table = Table(title=f"Leaderboard: best {min(limit, len(rows))} of {len(rows)} trials with a model")
-    table.title_justify = "left"
-    seeds = ("mean of seeds",) if means else ()
-    for column in ("", "trial", own, *seeds, *others, "best epoch", "state", "parameters"):
-        table.add_column(column, overflow="fold")
-    for place, row in enumerate(rows[:limit], 1):
-        state = f"{row.state}: {row.reason}"
-        mean = [averaged(means.get(row.configuration))] if means else []
-        figures = [figure(row.value(name)) for name in others]
-        cells = [str(place), row.trial, figure(row.value(own)), *mean, *figures, str(row.best_epoch)]
-        table.add_row(*cells, escape(state), escape(described(row)))
-    return table
-
-
-def averaged(found: Confirmed | None) -> str:
-    """The mean over seeds with its spread, or nothing."""
-    return f"{found.mean:.4f} ± {found.spread:.4f} ({found.seeds})" if found else ""
 
 
 def described(row: Row) -> str:

@@ -1,21 +1,18 @@
 """The report as one page that needs no network: a question, its picture, and what the picture rests on."""
 
-import base64
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from search.record import files
 from search.record.ranking import Confirmed, confirmed
 from search.record.record import Row
 from search.record.states import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED
-from search.report import analysis, charts, outlook
+from search.report import analysis, charts, failures, outlook
 from search.report.analysis import Findings
-from search.report.console import alone, averaged, described, missed, model, needs, unfinished
-from search.report.parts import Code, Details, Key, Paragraph, Part, Picture, Pictures, Table, chart, render
-from search.task.metrics import leading
+from search.report.conclusion import averaged, needs, unfinished
+from search.report.console import described
+from search.report.parts import Code, Details, Key, Paragraph, Part, Table, chart, render
+from search.task.classification import CLASSIFICATION
 
 SHOWN = 10
 STATES = (COMPLETED, STOPPED, RUNNING, DIVERGED, FAILED)
@@ -34,7 +31,8 @@ def page(found: Findings) -> str:
         ("How deep should one unfreeze?", chart(charts.depths(found))),
         ("What did early stopping cost, and save?", _stopping(found)),
         ("What does accuracy cost?", _costs(found)),
-        ("Where does the model fail?", _failures(found)),
+        ("Where does the model fail?", failures.parts(found)),
+        ("Can its probabilities be trusted?", failures.trust(found)),
         ("How did the search go?", _course(found)),
         ("How is it run again?", _again(found)),
     ]
@@ -48,22 +46,21 @@ def _summary(found: Findings) -> list[Part]:
     settings = about["settings"]
     told = (
         f"{about['status']}: {counted(found.rows)}. Space {about['space']['name']}, backbone {settings['backbone']} "
-        f"with weights {settings['weights']}, {images} images of {len(about['data']['classes'])} classes "
+        f"with weights {settings['weights']}, {images} images of {len(about['data']['classes'])} "
+        f"{found.objective.task.outputs} "
         f"(train/validation/test) at {settings['image_size']} pixels."
     )
     keys = []
     if found.best:
         best = found.best[0]
         keys += [(f"best {found.objective.words}", f"{found.value(best):.4f}"), ("trial", best.trial)]
-    if tested := metrics(found):
-        keys.append(("test accuracy", f"{tested['test_accuracy']:.4f}"))
-        keys.append(("balanced over the classes", f"{analysis.balanced(tested['confusion_matrix']):.4f}"))
+    keys += failures.keys(found)
     keys += [("seconds", f"{found.record.seconds:.0f}"), ("epochs trained", str(analysis.saved(found)[0]))]
     return [Paragraph(told), Key(keys)]
 
 
 def _leaders(found: Findings) -> list[Part]:
-    few, known = leading(found.metric), {name for row in found.rows for name in row.figures}
+    few, known = found.objective.leading, {name for row in found.rows for name in row.figures}
     more = [name for name in found.objective.metrics if name not in few and name in known]
     means = confirmed(found.rows, found.objective)
     told = f"The best {len(means)} configurations were run again: mean ± spread (number of seeds)."
@@ -93,10 +90,13 @@ def _cells(place: int | None, row: Row, means: Mapping[Any, Confirmed], names: S
 
 def _chance(found: Findings) -> list[Part]:
     """How much of the difference between trials is that of other validation images."""
+    if not found.best:
+        return [Paragraph("No trial has ended with a model yet.")]
     close = analysis.within_chance(found, lambda row: row.value("val_accuracy"))
     count = found.about["data"]["images"].get("val", 0)
-    if not close or (accuracy := close[0].value("val_accuracy")) is None:
-        return [] if found.best else [Paragraph("No trial has ended with a model yet.")]
+    if found.objective.task is not CLASSIFICATION or not close:
+        return []
+    accuracy = close[0].figures["val_accuracy"]
     error = analysis.margin(accuracy, count)
     others = len(close) - 1
     which = f"and {others} other{'s' * (others > 1)} are" if others else "is the only one"
@@ -163,51 +163,12 @@ def _stopping(found: Findings) -> list[Part]:
 
 def _costs(found: Findings) -> list[Part]:
     text = "Points on the line are not beaten by anything cheaper."
-    if tested := metrics(found):
+    if tested := analysis.metrics(found):
         size, latency = tested.get("model_bytes"), tested.get("latency_ms")
         if size and latency:
             text += f" The exported model has {size / 2**20:.1f} MiB and takes {latency:.1f} ms for one image"
             text += f" ({tested['latency_on']}){needs(tested)}."
     return chart(charts.costs(found), text)
-
-
-def _failures(found: Findings) -> list[Part]:
-    tested = metrics(found)
-    if not tested:
-        return []
-    classes, counts = tested["classes"], tested["confusion_matrix"]
-    images = sum(map(sum, counts))
-    error = analysis.margin(tested["test_accuracy"], images)
-    said = model(tested)
-    text = f"{said[0].upper()}{said[1:]} on {images} test images that no trial has seen: accuracy "
-    text += f"{tested['test_accuracy']:.4f} ± {error:.4f} (one standard error), balanced over the classes (the mean "
-    text += f"of their recall) {analysis.balanced(counts):.4f}."
-    if "soup" in tested:
-        text += f" The model is a mean of weights, with {alone(tested)}."
-    figures = [(name, *row) for name, row in zip(classes, analysis.per_class(counts), strict=True)]
-    never = missed(classes, [recall for _, _, recall, *_ in figures])
-    figures.sort(key=lambda row: (row[3] is not None, row[3]))
-    table = Table(["class", "precision", "recall", "F1", "images"], figures)
-    return [
-        *([Paragraph(f"With {images} test images, {never}.", warning=True)] if never else []),
-        *chart(charts.confusion(classes, counts), text),
-        Details("figures of each class, worst first", [table], unfolded=True),
-        *_mistakes(found.record.files.best),
-    ]
-
-
-def _mistakes(best: Path) -> list[Part]:
-    """The test images that the model was most sure of and wrong about."""
-    path = best / files.MISTAKES
-    if not path.exists():
-        return []
-    shown = []
-    for mistake in json.loads(path.read_text("utf-8")):
-        png = base64.b64encode((best / files.PICTURES / mistake["picture"]).read_bytes()).decode()
-        text = f"{mistake['true']} taken for {mistake['predicted']} ({mistake['confidence']:.0%})"
-        shown.append(Picture(png, text, mistake["image"]))
-    text = "The surest mistakes. Beside each image: what spoke for the class that was predicted (class activation map)."
-    return [Paragraph(text), Pictures(shown)] if shown else []
 
 
 def _course(found: Findings) -> list[Part]:
@@ -239,9 +200,3 @@ def counted(rows: Iterable[Row]) -> str:
     """How many trials ended how."""
     counts = Counter(row.state for row in rows)
     return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "no trial yet"
-
-
-def metrics(found: Findings) -> dict[str, Any]:
-    """The winner's figures, once there is a winner."""
-    path = found.record.files.metrics
-    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}

@@ -297,6 +297,7 @@ def _space(options: argparse.Namespace, numbers: Numbers, faults: list[str]) -> 
     defaults = {name: setting.default for name, setting in SETTINGS.items()}
     known = asked.settings if asked else Values({**defaults, **settings})
     faults += _named_faults(known)
+    faults += spacefile.task_faults(asked) if asked else []
     faults += [fault for component in asked.components() for fault in component.missing()] if asked else []
     return asked
 

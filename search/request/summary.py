@@ -25,8 +25,13 @@ def summary(request: Request) -> str:
     return (
         f"search {request.folder.name}: {budget.trials} trials of at most {budget.epochs} epochs{longer}{confirming}, "
         f"backbone {settings['backbone']} with weights {request.weights}, "
-        f"{images} images of {len(request.workload.images.classes)} classes at {request.image_size} pixels"
+        f"{images} images of {_outputs(request)} at {request.image_size} pixels"
     )
+
+
+def _outputs(request: Request) -> str:
+    count, named = len(request.workload.images.classes), request.space.objective.task.outputs
+    return f"{count} {named if count > 1 else named.removesuffix('s')}"
 
 
 def about_images(request: Request) -> list[str]:
@@ -40,7 +45,8 @@ def about_images(request: Request) -> list[str]:
     shown = counts[:FEW] if more > 0 else sorted(counts)
     larger = f", and {more} larger ones of up to {counts[-1][1]}" if more > 0 else ""
     named = ", ".join(f"{name} {count}" for name, count in shown)
-    return [*skipped, *dataset.notes, f"images of each class: {named}{larger}"]
+    counted = [f"images of each class: {named}{larger}"] if shown else []
+    return [*skipped, *dataset.notes, *counted]
 
 
 def trials(request: Request) -> int:

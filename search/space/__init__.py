@@ -8,7 +8,8 @@ from search.components.schedules import Schedule
 from search.parameters import Choice, Depth, Float, Int
 from search.setting import Setting
 from search.space.space import Space
-from search.task.metrics import Metric, Objective
+from search.task.metric import Metric
+from search.task.objective import Objective
 
 __all__ = [
     "Budget",

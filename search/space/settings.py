@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from search.components.tables import TABLES, Tables
 from search.errors import unknown
 from search.setting import Setting, Value
+from search.task.tasks import TASKS
 
 GENERAL: Mapping[str, Setting] = {
     "data": Setting("a folder of images, or the name of a built-in set", "digits"),
@@ -20,6 +21,7 @@ GENERAL: Mapping[str, Setting] = {
         "auto",
         choices=("auto", "classes"),
     ),
+    "task": Setting("what is predicted of each image", "classification", choices=tuple(TASKS)),
     "augmented_views": Setting(
         "views of each training image, taken in turn by epoch: itself, and fixed random transforms", 1, low=1, high=1000
     ),

@@ -18,8 +18,9 @@ from search.errors import SpaceError
 from search.parameters import Depth, Parameter, ends, values
 from search.setting import Setting, Value, Values
 from search.space.conditions import Conditions
-from search.space.settings import NAMING, known
-from search.task.metrics import METRICS, Objective
+from search.space.settings import NAMING, SETTINGS, known
+from search.task.objective import Objective
+from search.task.tasks import TASKS
 
 FURTHER_SEEDS = 2
 
@@ -53,9 +54,10 @@ class Space:
     name: str = ""
 
     def __post_init__(self) -> None:
-        own = self.own.get("metric") if isinstance(self.own, Mapping) else None
-        if isinstance(own, Mapping) and isinstance(self.objective, Objective):
-            object.__setattr__(self, "objective", replace(self.objective, metrics={**METRICS, **own}))
+        own = self.own.get("metric", {}) if isinstance(self.own, Mapping) else {}
+        kind = self.fixed.get("task", SETTINGS["task"].default) if isinstance(self.fixed, Mapping) else None
+        if kind in TASKS and isinstance(own, Mapping) and isinstance(self.objective, Objective):
+            object.__setattr__(self, "objective", self.objective.of(str(kind), own))
 
     @property
     def tables(self) -> Tables:
@@ -70,14 +72,19 @@ class Space:
     @property
     def settings(self) -> Values:
         """The value of every setting that does not vary: as the space fixes it, else its default."""
-        values = {name: self.fixed.get(name, setting.default) for name, setting in self.known.items()}
-        return Values({name: value for name, value in values.items() if name not in self.search})
+        values = {**self._defaults, **self.fixed}
+        return Values({name: values[name] for name in self.known if name not in self.search})
 
     def parameters(self, configuration: Mapping[str, Value]) -> Values:
         """The value of every searchable setting in a trial: as chosen, else as the space fixes it, else its default."""
-        searchable = {name: setting.default for name, setting in self.known.items() if setting.searchable}
-        fixed = {name: self.fixed.get(name, default) for name, default in searchable.items()}
-        return Values({name: configuration.get(name, value) for name, value in fixed.items()})
+        values = {**self._defaults, **self.fixed, **configuration}
+        return Values({name: values[name] for name, setting in self.known.items() if setting.searchable})
+
+    @property
+    def _defaults(self) -> dict[str, Value]:
+        """Of every setting, for what is predicted."""
+        defaults = {name: setting.default for name, setting in self.known.items()}
+        return {**defaults, **self.objective.task.defaults}
 
     def parts(self, parameters: Values) -> Parts:
         """The components that a trial with these parameters consists of."""
@@ -183,7 +190,7 @@ class Space:
 
     def declaration(self) -> dict[str, Any]:
         """The space as plain data, for the record."""
-        metrics = {n: {"words": m.words, "mode": m.mode} for n, m in self.objective.metrics.items() if n not in METRICS}
+        metrics = {name: {"words": one.words, "mode": one.mode} for name, one in self.objective.own.items()}
         return {
             "name": self.name,
             "search": {name: str(distribution) for name, distribution in self.search.items()},

@@ -19,7 +19,9 @@ from search.parameters import Choice, Depth, Parameter, ends
 from search.setting import Value
 from search.space.settings import known
 from search.space.space import Space
-from search.task.metrics import METRICS, OF_VALIDATION, Metric, Objective
+from search.task.metric import OF_VALIDATION, Metric
+from search.task.objective import Objective
+from search.task.tasks import TASKS
 
 
 def faults(space: Space) -> list[str]:
@@ -33,6 +35,7 @@ def faults(space: Space) -> list[str]:
         *_start_faults(space),
         *(space.budget.faults() or finish_faults(space)),
         *_objective_faults(space),
+        *task_faults(space),
     ]
 
 
@@ -88,7 +91,7 @@ def _own_faults(space: Space) -> list[str]:
 def _metric_faults(table: Mapping[str, Any]) -> list[str]:
     found = []
     for name, metric in table.items():
-        if name in METRICS:
+        if any(name in task.metrics for task in TASKS.values()):
             found.append(f"own['metric']: {name!r} is one of the project's; take another name")
         elif not re.fullmatch(rf"{OF_VALIDATION}[a-z0-9_]+", name):
             found.append(f"own['metric']: {name!r} must begin with {OF_VALIDATION}, and be small letters, digits and _")
@@ -102,6 +105,21 @@ def _metric_faults(table: Mapping[str, Any]) -> list[str]:
 def _objective_faults(space: Space) -> list[str]:
     asked = space.objective
     return [] if asked.metric in asked.metrics else [unknown("objective", asked.metric, asked.metrics)]
+
+
+def task_faults(space: Space) -> list[str]:
+    """Faults if what is predicted cannot be trained as the space asks."""
+    kind, task, losses = space.objective.kind, space.objective.task, space.tables["loss"]
+    fit = [name for name, loss in losses.items() if kind in getattr(loss, "tasks", ())]
+    found = [
+        f"loss: {name} does not train for task={kind}; {' and '.join(fit)} do"
+        for name in space.named("loss")
+        if name in losses and name not in fit
+    ]
+    weighed = "class_weight_exponent"
+    if not task.weighted and (weighed in space.search or space.settings.get(weighed)):
+        found.append(f"{weighed} is for images of one class each; not for task={kind}")
+    return found
 
 
 def _search_faults(space: Space) -> list[str]:

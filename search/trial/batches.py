@@ -15,9 +15,8 @@ import tensorflow as tf
 
 from search.cache import Array
 from search.features import Read, Start
-from search.task import metrics
-from search.task.metrics import METRICS, Metric
-from search.task.task import Task
+from search.task.metric import Metric, of_answers
+from search.task.task import Target
 
 STEPS_PER_EXECUTION = 32
 
@@ -28,18 +27,18 @@ class Split:
     Args:
         shape: of one row; `dtype` of its values.
         resident: whether the rows lie whole on the training device; else they are read batch by batch.
-        task: says what a label is.
+        target: says what a label is.
 
     Attributes:
         answers: (rows, outputs), what the network said of each row when it was last evaluated.
         nbytes: of the rows that lie on the device.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: str, resident: bool, task: Task) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: str, resident: bool, target: Target) -> None:
         self._shape, self._dtype = shape, dtype
         self._order = _variable((None,), "int32")
-        self._labels = _variable((None, *task.label_shape), task.label_dtype)
-        self._weights = _variable((None,), "float32")
+        self._labels = _variable((None, *target.label_shape), target.task.label_dtype)
+        self._weights = _variable((None,), "float32") if target.task.weighted else None
         self._batch_size = _variable((), "int32")
         self._first = _variable((), "int32")
         self._table = _variable((None, *shape), dtype) if resident else None
@@ -77,7 +76,8 @@ class Split:
 
     def weigh(self, weights: Array) -> None:
         """Take what the loss of an image of each class is multiplied by, (classes,)."""
-        self._weights.assign(weights)
+        if self._weights is not None:
+            self._weights.assign(weights)
 
     def put(self, view: int, order: Array) -> None:
         """Take the rows of one view, in this order."""
@@ -108,8 +108,8 @@ class Split:
         return values, tf.gather(self._labels, rows)
 
     def weights(self, labels: Any) -> Any:
-        """What the loss of images of these classes is multiplied by, (batch,)."""
-        return tf.gather(self._weights, labels)
+        """What the loss of images of these classes is multiplied by, (batch,); `None` where no image has one class."""
+        return None if self._weights is None else tf.gather(self._weights, labels)
 
     def _gather(self, rows: Array) -> Array:
         if self._read is None:
@@ -122,7 +122,7 @@ class Fitted(keras.Model):  # type: ignore[misc]
 
     train: Split
     val: Split
-    task: Task
+    target: Target
     mixup: Any = None  # the layer that mixes features, where any does
     _validated: Any = None  # the rows of the step that is being traced
 
@@ -146,10 +146,11 @@ class Fitted(keras.Model):  # type: ignore[misc]
         if training and self.mixup:
             share, weight = self.mixup.share, sample_weight
             own = super().compute_loss(x, y, y_pred, weight, training)
-            return share * own + (1 - share) * super().compute_loss(x, y[::-1], y_pred, weight[::-1], training)
+            other = None if weight is None else weight[::-1]
+            return share * own + (1 - share) * super().compute_loss(x, y[::-1], y_pred, other, training)
         if training:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        return keras.ops.mean(keras.losses.get(self.task.loss)(y, y_pred))
+        return keras.ops.mean(keras.losses.get(self.target.task.loss)(y, y_pred))
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Keras's own."""
@@ -165,7 +166,7 @@ class Feeder(keras.callbacks.Callback):  # type: ignore[misc]
         start: what the model starts from.
         labels: of each split.
         seed: of the order.
-        known: the metrics that are computed.
+        known: the metrics.
     """
 
     def __init__(
@@ -174,7 +175,7 @@ class Feeder(keras.callbacks.Callback):  # type: ignore[misc]
         labels: Mapping[str, Array],
         batch_size: int,
         seed: int,
-        known: Mapping[str, Metric] = METRICS,
+        known: Mapping[str, Metric],
     ) -> None:
         super().__init__()
         self._start, self._labels, self._batch_size, self._seed = start, labels, batch_size, seed
@@ -182,7 +183,7 @@ class Feeder(keras.callbacks.Callback):  # type: ignore[misc]
 
     def open(self, model: Fitted) -> None:
         """Before `fit`, which asks for the number of steps."""
-        name, labels = self._start.name, self._labels
+        name, labels = self._start.name, {split: model.target.scaled(own) for split, own in self._labels.items()}
         model.train.open(name, self._start.train, labels["train"], self._batch_size)
         model.val.open(name, [self._start.val], labels["val"], self._batch_size)
         model.val.answers.assign(np.zeros((len(labels["val"]), model.output_shape[-1]), "float32"))
@@ -195,7 +196,8 @@ class Feeder(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         """Add the metrics that Keras does not compute to its own, for the callbacks that follow."""
         if logs is not None:
-            logs |= metrics.of_answers(self._labels["val"], self.model.val.answers.numpy(), self._known)
+            outputs = self.model.target.whole(self.model.val.answers.numpy())
+            logs |= of_answers(self._labels["val"], outputs, self._known)
 
 
 def fit(model: Fitted, feeder: Feeder, epoch: int, epochs: int, steps: Sequence[keras.callbacks.Callback]) -> None:

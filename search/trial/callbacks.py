@@ -15,7 +15,7 @@ from search.cache import Array
 from search.internals.of_keras import LiveTensorBoard
 from search.record.states import ALL_EPOCHS, COMPLETED, CONVERGED, DIVERGED
 from search.setting import Values
-from search.task.metrics import FOLLOWED, Objective
+from search.task.objective import Objective
 from search.trial import checkpoint
 from search.trial.model import Network
 
@@ -89,7 +89,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         if ending != DIVERGED:
             self._keep_best(epoch + 1, logs)
         best = self.best or {"objective": math.nan, "best_epoch": 0, **dict.fromkeys(self._objective.metrics, math.nan)}
-        last = {f"last_{name}": logs[name] for name in (*FOLLOWED, self._objective.metric)}
+        last = {f"last_{name}": logs[name] for name in self._objective.leading}
         spent = round(self.seconds, 3)
         self.metrics = {"epoch": epoch + 1, **best, **last, "seconds": spent}
         self.metrics |= {"ending": ending, "reason": reason, "paused": False, "note": ""}

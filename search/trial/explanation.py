@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 from google.protobuf import text_format
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from search.backbone.backbones import without_xla
@@ -22,9 +22,9 @@ from search.features import Place, Read, images
 from search.internals import of_keras
 from search.record import files
 from search.record.record import write_json
-from search.task import metrics
-from search.task.metrics import Metric
-from search.task.task import Task
+from search.task.metric import Metric
+from search.task.task import Said, Target
+from search.trial import pictures
 from search.trial.model import Network
 from search.trial.tensorboard import Events
 
@@ -39,66 +39,62 @@ class Answers:
     """What a model says of images.
 
     Args:
-        features: (images, channels), what its last layer gets.
-        probabilities: (images, classes).
-        labels: (images,), the true classes.
-        task: says what the probabilities mean.
+        features: (images, channels), what its output layer gets.
+        outputs: (images, outputs), as labels are.
+        labels: (images, …), the truth.
+        target: says what the outputs mean.
     """
 
     features: Array
-    probabilities: Array
+    outputs: Array
     labels: Array
-    task: Task
+    target: Target
+
+    @property
+    def said(self) -> Said:
+        """Labels and outputs."""
+        return self.labels, self.outputs
 
     @property
     def predicted(self) -> Array:
-        """(images,), what the probabilities say."""
-        return self.task.answer(self.probabilities)
+        """(images, …), what the outputs say."""
+        return self.target.task.answer(self.outputs)
 
     @property
-    def confusion(self) -> Array:
-        """(classes, classes) counts: rows are true classes, columns predicted ones."""
-        counts = np.zeros((self.probabilities.shape[1],) * 2, int)
-        np.add.at(counts, (self.labels, self.predicted), 1)
-        return counts
-
-    @property
-    def accuracy(self) -> float:
-        """The share of the images that are right."""
-        return float((self.predicted == self.labels).mean())
-
-    @property
-    def loss(self) -> float:
-        """The mean cross-entropy, in nats."""
-        return metrics.log_loss(self.labels, self.probabilities)
+    def wrong(self) -> Array:
+        """(images,), how wrong the model was, and how sure of it; 0 where it was right."""
+        return self.target.task.wrong(*self.said)
 
     def metrics(self, known: Mapping[str, Metric]) -> dict[str, float]:
         """All metrics, of whatever images these are."""
-        computed = metrics.of_answers(self.labels, self.probabilities, known)
-        return {"val_accuracy": self.accuracy, "val_loss": self.loss, **computed}
+        return self.target.metrics(self.labels, self.outputs, known)
 
     def mistakes(self, limit: int) -> list[int]:
-        """The images that the model was most sure of and wrong about, the surest first."""
-        wrong = np.flatnonzero(self.predicted != self.labels)
-        surest = np.argsort(-self.task.confidence(self.probabilities[wrong]), kind="stable")
-        return [int(index) for index in wrong[surest][:limit]]
+        """The images that the model was most wrong about, or surest of and wrong, the worst first."""
+        worst = np.argsort(-self.wrong, kind="stable")[:limit]
+        return [int(index) for index in worst if self.wrong[index] > 0]
 
 
 def answering(model: keras.Model) -> keras.Model:
-    """The exported model, giving what its last layer gets as well as its probabilities."""
-    return without_xla(keras.Model(model.inputs[0], [model.layers[-1].input, model.outputs[0]]))
+    """The exported model, giving what its output layer gets as well as its outputs."""
+    return without_xla(keras.Model(model.inputs[0], [output_layer(model).input, model.outputs[0]]))
 
 
-def answers(model: keras.Model, read: Read, labels: Array, batch_size: int, task: Task) -> Answers:
+def output_layer(model: keras.Model) -> keras.layers.Dense:
+    """The layer that gives the outputs; only their scale may come after it."""
+    return next(layer for layer in reversed(model.layers) if isinstance(layer, keras.layers.Dense))
+
+
+def answers(model: keras.Model, read: Read, labels: Array, batch_size: int, target: Target) -> Answers:
     """What `answering` gives of the first images, as many as there are labels."""
     ends = [min(row + batch_size, len(labels)) for row in range(0, len(labels), batch_size)]
     parts = [model.predict_on_batch(read(slice(row, end))) for row, end in zip([0, *ends], ends, strict=False)]
-    features, probabilities = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Answers(features, probabilities, labels, task)
+    features, outputs = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Answers(features, outputs, labels, target)
 
 
-def activation(model: keras.Model, pixels: Array, classes: Array) -> Array | None:
-    """What spoke for a class, place by place: (images, height, width) in [0, 1]; `None` where the network has no map.
+def activation(model: keras.Model, pixels: Array, shown: Array) -> Array | None:
+    """What spoke for an output, place by place: (images, height, width) in [0, 1]; `None` if the network has no map.
 
     The head is asked at each place as if its features were those of the whole image, beside what it says of none. For a
     head of one layer these are class activation maps (Zhou et al. 2016, arXiv:1512.04150), and so those of Grad-CAM
@@ -109,13 +105,13 @@ def activation(model: keras.Model, pixels: Array, classes: Array) -> Array | Non
     if not isinstance(pooling, keras.layers.GlobalAveragePooling2D):
         return None
     maps = np.asarray(keras.Model(model.inputs[0], pooling.input)(pixels, training=False), "float32")
-    last = model.layers[-1]
+    last = output_layer(model)
     if last.input is not model.get_layer("dropout").output:
         hidden = keras.Model(pooled, last.input)
         places = np.concatenate([maps.reshape(-1, maps.shape[-1]), np.zeros((1, maps.shape[-1]), "float32")])
         found = np.asarray(hidden(places, training=False), "float32")
         maps = (found[:-1] - found[-1]).reshape(*maps.shape[:-1], -1)
-    kernel = np.asarray(last.kernel)[:, classes]
+    kernel = np.asarray(last.kernel)[:, shown]
     spoke = np.maximum(np.einsum("nhwc,cn->nhw", maps, kernel), 0)
     spoke -= spoke.min(axis=(1, 2), keepdims=True)
     return np.asarray(spoke / np.maximum(spoke.max(axis=(1, 2), keepdims=True), 1e-9))
@@ -129,14 +125,15 @@ def write(place: Place, model: keras.Model, network: Network, shown: Answers, ru
         network: the trial's, with the same weights.
         run: of its events, for TensorBoard.
     """
-    classes, count = place.dataset.classes, len(shown.labels)
+    names, count = place.dataset.classes, len(shown.labels)
     with Events(run) as events:
-        events.image("confusion matrix, validation images", confusion(classes, shown.confusion), 0)
+        if picture := pictures.of(names, shown.said, shown.target.task):
+            events.image(f"{picture.title}, validation images", picture.image, 0)
         for number, mistake in enumerate(_mistakes(place, model, shown, "val", FEW_MISTAKES), 1):
             events.image(f"worst mistakes, validation images/{number:02d}: {mistake.text}", mistake.picture, 0)
         for variable in network.suffix.trainable_variables:
             events.histogram(f"weights/{variable.path}", np.asarray(variable), 0)
-    project(run, shown, classes, place.dataset.items["val"][:count], images(place, "val", 0)(slice(0, count)))
+    project(run, shown, names, place.dataset.items["val"][:count], images(place, "val", 0)(slice(0, count)))
 
 
 def write_tested(place: Place, model: keras.Model, tested: Answers, *, folder: Path, run: Path) -> None:
@@ -150,7 +147,8 @@ def write_tested(place: Place, model: keras.Model, tested: Answers, *, folder: P
     (folder / files.PICTURES).mkdir(exist_ok=True)
     told = []
     with Events(run) as events:
-        events.image("confusion matrix, test images", confusion(place.dataset.classes, tested.confusion), 0)
+        if picture := pictures.of(place.dataset.classes, tested.said, tested.target.task):
+            events.image(f"{picture.title}, test images", picture.image, 0)
         for number, mistake in enumerate(_mistakes(place, model, tested, "test", MISTAKES), 1):
             events.image(f"worst mistakes, test images/{number:02d}: {mistake.text}", mistake.picture, 0)
             mistake.picture.save(folder / files.PICTURES / f"{number:02d}.png")
@@ -160,34 +158,36 @@ def write_tested(place: Place, model: keras.Model, tested: Answers, *, folder: P
 
 @dataclass(frozen=True)
 class _Mistake:
-    """An image that was taken for another class: `image`, `true`, `predicted` and `confidence`; and its picture."""
+    """An image that the model was wrong about: `image`, `true`, `predicted`, perhaps `confidence`; and its picture."""
 
     about: dict[str, Any]
     picture: Image.Image
 
     @property
     def text(self) -> str:
-        return "{true} taken for {predicted} ({confidence:.0%})".format(**self.about)
+        sure = f" ({self.about['confidence']:.0%})" if "confidence" in self.about else ""
+        return f"{self.about['true']} taken for {self.about['predicted']}{sure}"
 
 
 def _mistakes(place: Place, model: keras.Model, answers: Answers, split: str, limit: int) -> list[_Mistake]:
     """The surest mistakes."""
-    rows, read, classes = answers.mistakes(limit), images(place, split, 0), place.dataset.classes
+    rows, read, names = answers.mistakes(limit), images(place, split, 0), place.dataset.classes
+    task = answers.target.task
     if not rows:
         return []
     pixels = np.concatenate([read(slice(row, row + 1)) for row in rows])
-    spoke = activation(model, pixels, answers.predicted[rows])
+    spoke = activation(model, pixels, task.pointing(answers.labels[rows], answers.outputs[rows]))
     found = []
     for number, row in enumerate(rows):
-        true, predicted = classes[answers.labels[row]], classes[answers.predicted[row]]
-        named = {"image": str(place.dataset.items[split][row]), "true": true, "predicted": predicted}
-        about = {**named, "confidence": float(answers.task.confidence(answers.probabilities[[row]])[0])}
+        true, predicted = (task.told(names, what[row]) for what in (answers.labels, answers.predicted))
+        about: dict[str, Any] = {"image": str(place.dataset.items[split][row]), "true": true, "predicted": predicted}
+        about |= {"confidence": float(answers.wrong[row])} if task.sure else {}
         found.append(_Mistake(about, beside(pixels[number], None if spoke is None else spoke[number])))
     return found
 
 
 def beside(pixels: Array, spoke: Array | None) -> Image.Image:
-    """An image (size, size, 3), and beside it the same with what spoke for a class in colour."""
+    """An image (size, size, 3), and beside it the same with what spoke for an output in colour."""
     image = Image.fromarray(np.asarray(pixels, "uint8")).resize((PICTURE, PICTURE), Image.Resampling.NEAREST)
     if spoke is None:
         return image
@@ -198,52 +198,21 @@ def beside(pixels: Array, spoke: Array | None) -> Image.Image:
     return both
 
 
-def confusion(classes: Sequence[str], counts: Array) -> Image.Image:
-    """A picture of how often images of each true class (row) were taken for each class (column)."""
-    cell = max(18, min(56, 900 // len(classes)))
-    font, title = ImageFont.load_default(max(10, cell // 3)), ImageFont.load_default(18)
-    names = [name if len(name) <= 16 else name[:15] + "…" for name in classes]
-    width = int(max(font.getlength(name) for name in names)) + 12
-    side = cell * len(classes)
-    left, top = width + 26, width + 30
-    image = Image.new("RGB", (left + side + 10, top + side + 10), "white")
-    pen = ImageDraw.Draw(image)
-    pen.text((left, 4), "predicted", "black", title)
-    _upright(image, (2, top), "true", title)
-    for row, name in enumerate(names):
-        pen.text((left - 6, top + (row + 0.5) * cell), name, "black", font, anchor="rm")
-        _upright(image, (int(left + (row + 0.5) * cell), top - 4), name, font, low=True)
-        for column, count in enumerate(counts[row]):
-            share = count / max(1, counts[row].sum())
-            corner = (left + column * cell, top + row * cell)
-            colour = tuple(int(255 - share * (255 - end)) for end in (8, 81, 156))
-            pen.rectangle((*corner, corner[0] + cell - 1, corner[1] + cell - 1), colour)
-            if count:
-                middle = (corner[0] + cell / 2, corner[1] + cell / 2)
-                pen.text(middle, str(count), "white" if share > 1 / 2 else "black", font, anchor="mm")
-    return image
-
-
-def _upright(image: Image.Image, at: tuple[int, int], text: str, font: Any, low: bool = False) -> None:
-    """Write from bottom to top; `at` is the upper left corner, or the middle of the lower edge."""
-    box = Image.new("RGB", (int(font.getlength(text)) + 2, int(font.size * 1.3)), "white")
-    ImageDraw.Draw(box).text((0, 0), text, "black", font)
-    turned = box.rotate(90, expand=True)
-    image.paste(turned, (at[0] - turned.width // 2, at[1] - turned.height) if low else at)
-
-
-def project(run: Path, shown: Answers, classes: Sequence[str], names: Sequence[Any], pixels: Array) -> None:
+def project(run: Path, shown: Answers, names: Sequence[str], items: Sequence[Any], pixels: Array) -> None:
     """Write features for TensorBoard's projector, with labels and thumbnails.
 
     Args:
+        names: of the outputs.
+        items: of the images.
         pixels: (images, size, size, 3).
     """
     np.savetxt(run / "features.tsv", shown.features, "%.5g", "\t")
     with (run / "labels.tsv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, "excel-tab", lineterminator="\n")
         writer.writerow(["class", "predicted", "correct", "image"])
-        for label, predicted, name in zip(shown.labels, shown.predicted, names, strict=True):
-            writer.writerow([classes[label], classes[predicted], "yes" if label == predicted else "no", name])
+        told, columns = shown.target.task.told, (shown.labels, shown.predicted, shown.wrong, items)
+        for label, predicted, wrong, item in zip(*columns, strict=True):
+            writer.writerow([told(names, label), told(names, predicted), "no" if wrong else "yes", item])
     across = int(np.ceil(np.sqrt(len(pixels))))
     sprite = Image.new("RGB", (across * THUMBNAIL, across * THUMBNAIL))
     for index, one in enumerate(pixels):

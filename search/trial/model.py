@@ -88,8 +88,8 @@ class Network:
     """A compiled network and the part of it that is trained.
 
     Args:
-        fitted: what is at the start cut → (batch, classes) probabilities; fitted to step numbers.
-        suffix: the tensor at the trial's cut → probabilities: the blocks above the cut, and the head. Only its
+        fitted: what is at the start cut → (batch, outputs); fitted to step numbers.
+        suffix: the tensor at the trial's cut → the same: the blocks above the cut, and the head. Only its
             weights change, so only they are saved.
         dropout: the layer that gets the pooled features.
         hidden: the head's layers after it.
@@ -153,14 +153,16 @@ def build(
     features = keras.Input(_shape(backbone, cut), dtype=trained.inputs[0].dtype, name="features")
     pooled = pool(InInference(trained)(features)) if unfreeze_depth else features
     dropout, hidden = Dropout(), tuple(parts.head.build(values))
-    head = keras.layers.Dense(target.outputs, activation=target.task.activation, dtype="float32", name="probabilities")
+    head = keras.layers.Dense(
+        target.outputs, activation=target.task.activation, dtype="float32", name=target.task.output
+    )
     suffix = keras.Model(features, head(through(hidden, dropout(pooled))), name="suffix")
     given = keras.Input(start.shape, dtype=start.dtype, name="start")
     mixup = Mixup() if values["mixup"] else None
     frozen = _frozen(backbone, given, start.cut, cut)
     fitted = Fitted(given, suffix(mixup(frozen) if mixup else frozen), name="network")
     fitted.train, fitted.val = splits
-    fitted.task, fitted.mixup = target.task, mixup
+    fitted.target, fitted.mixup = target, mixup
     thaw(fitted, suffix)
     variables = {**_variables(parts.loss), **_variables(parts.optimizer)}
     levels = [] if values["layer_decay"] == 1 else _levels(backbone, fitted)
@@ -202,10 +204,10 @@ def _compile(
 ) -> tuple[Array | None, ...]:
     optimizer = scheduled(parts.optimizer.build(variables), levels)
     spread = {"jit_compile": False, "steps_per_execution": STEPS_PER_EXECUTION}
-    fitted.compile(optimizer=optimizer, loss=parts.loss.build(variables), metrics=[*fitted.task.counted], **spread)
+    fitted.compile(optimizer=optimizer, loss=parts.loss.build(variables), metrics=fitted.target.task.counted, **spread)
     fitted.optimizer.build(fitted.trainable_variables)
     # Metrics make their variables when they are first used; made in a step, they would have it traced twice.
-    labels = np.zeros((1, *fitted.task.label_shape))
+    labels = np.zeros((1, *fitted.target.label_shape))
     fitted.compute_metrics(None, labels, np.eye(1, fitted.output_shape[-1]))
     return tuple(None if len(variable.shape) else np.asarray(variable) for variable in fitted.optimizer.variables)
 
@@ -236,7 +238,7 @@ def reset(
     seed: int,
     top: Sequence[Array] | None,
     *,
-    counts: Array,
+    labels: Array,
     epochs: int,
 ) -> None:
     """Make all but the backbone's weights new for a trial.
@@ -245,7 +247,7 @@ def reset(
         values: the trial's parameters.
         seed: of the head's weights and of dropout.
         top: weights for `Network.top`; `None`: drawn by the seed, for the last layer as Glorot and Bengio 2010 do.
-        counts: (classes,), the training images of each.
+        labels: (images, …), of the training images.
         epochs: that the schedule is laid out over.
     """
     for variable, value in zip(network.top, top or _drawn(network, parts, values, seed), strict=True):
@@ -256,7 +258,7 @@ def reset(
         variable.assign(np.zeros(variable.shape, variable.dtype) if fresh is None else fresh)
     for name, variable in network.variables.items():
         variable.assign(values.number(name))
-    steps = math.ceil(counts.sum() / values.whole("batch_size"))
+    steps = math.ceil(len(labels) / values.whole("batch_size"))
     network.optimizer.learning_rate = values.number("learning_rate")
     network.optimizer.decay.assign(values.number("weight_decay"))
     network.optimizer.layer_decay.assign(values.number("layer_decay"))
@@ -264,7 +266,9 @@ def reset(
         network.mixup.alpha.assign(values.number("mixup"))
         network.mixup.numbers.state.assign([seed, 0])
     network.optimizer.follow(factors(parts.schedule, values, steps, epochs))
-    network.fitted.train.weigh(class_weights(counts, values.number("class_weight_exponent")))
+    if network.fitted.target.task.weighted:
+        counts = np.bincount(labels, minlength=network.fitted.target.outputs)
+        network.fitted.train.weigh(class_weights(counts, values.number("class_weight_exponent")))
 
 
 def _drawn(network: Network, parts: Parts, values: Values, seed: int) -> list[Array]:
@@ -289,7 +293,9 @@ def whole(backbone: Backbone, network: Network) -> keras.Model:
     images = keras.Input(backbone.network.input_shape[1:], name="images")
     features = between(backbone, IMAGES, len(backbone.blocks))(backbone.preprocess(images))
     dropped = keras.layers.Dropout(float(network.dropout.rate), name="dropout")(pool(features))
-    task = network.fitted.task
-    alone = keras.Model(images, network.head(through(network.hidden, dropped)), name="network")
-    alone.compile(optimizer="sgd", loss=task.loss, metrics=[*task.counted], jit_compile=False)
+    target, outputs = network.fitted.target, network.head(through(network.hidden, dropped))
+    if target.task.scaled:
+        outputs = keras.layers.Rescaling([*target.spread], [*target.mean], dtype="float32", name="scaled")(outputs)
+    alone = keras.Model(images, outputs, name="network")
+    alone.compile(optimizer="sgd", loss=target.task.loss, metrics=target.task.counted, jit_compile=False)
     return alone

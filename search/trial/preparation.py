@@ -26,7 +26,7 @@ from search.errors import BackboneError
 from search.features import Place
 from search.process import importing_keras
 from search.signals import kept_away
-from search.task.metrics import Objective
+from search.task.objective import Objective
 
 SHOW_EVERY_S = 0.2
 MARK = b"search.preparation "  # before each line that is meant; libraries print too

@@ -23,7 +23,7 @@ from search.errors import CheckpointError
 from search.features import Place
 from search.setting import Value, Values
 from search.space.settings import SETTINGS
-from search.task.metrics import Objective
+from search.task.objective import Objective
 from search.trial import batches, checkpoint, model
 from search.trial.reuse import Pool
 
@@ -74,16 +74,15 @@ def _trained(
 ) -> list[Array]:
     start, target = features.nearest(place, len(place.shapes)), place.dataset.target
     size = max(1, min(BATCH_SIZE, len(place.labels["train"]) // STEPS))
-    values = Values({**DEFAULTS, **shape, **PARAMETERS, "batch_size": size})
-    parts = Parts(top, LOSSES["cross_entropy"], OPTIMIZERS["adam"], SCHEDULES["constant"])
+    values = Values({**DEFAULTS, **target.task.defaults, **shape, **PARAMETERS, "batch_size": size})
+    parts = Parts(top, LOSSES[values.text("loss")], OPTIMIZERS["adam"], SCHEDULES["constant"])
     network = pool.network(source, parts, values, target, start)
-    counts = np.bincount(place.labels["train"], minlength=target.outputs)
-    model.reset(network, parts, values, place.seed, None, counts=counts, epochs=EPOCHS)
+    model.reset(network, parts, values, place.seed, None, labels=place.labels["train"], epochs=EPOCHS)
     watched = {"monitor": objective.metric, "mode": objective.mode}
     steps = [
         keras.callbacks.ReduceLROnPlateau(patience=2, factor=0.3, min_delta=0.0, **watched),
         keras.callbacks.EarlyStopping(patience=6, restore_best_weights=True, **watched),
     ]
-    feeder = batches.Feeder(start, place.labels, size, place.seed)
+    feeder = batches.Feeder(start, place.labels, size, place.seed, objective.metrics)
     batches.fit(network.fitted, feeder, 0, EPOCHS, steps)
     return [np.array(variable) for variable in network.top]

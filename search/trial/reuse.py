@@ -18,7 +18,7 @@ from search.cache import Array
 from search.components.tables import Parts
 from search.features import Start
 from search.setting import Values
-from search.task.task import Target, Task
+from search.task.task import Target
 from search.trial import model
 from search.trial.batches import Split
 from search.trial.model import Network
@@ -78,9 +78,9 @@ class Pool:
         """
         kept, room = self._of(source), int(RESIDENT_SHARE * machine.gpu_memory())
         _restore(kept)
-        like = (start.cut, start.dtype, start.nbytes <= room, target.task)
+        like = (start.cut, start.dtype, start.nbytes <= room, target)
         splits = _splits(kept, like, start, room)
-        key = (values["unfreeze_depth"], target, parts.built(values), *like)
+        key = (values["unfreeze_depth"], parts.built(values), *like)
         found = kept.networks.get(key)
         found = found or model.build(kept.backbone, parts, values, target, start=start, splits=splits)
         kept.networks[key] = kept.used = found
@@ -112,11 +112,11 @@ def _restore(kept: _Kept) -> None:
     kept.used = None
 
 
-def _splits(kept: _Kept, like: tuple[int, str, bool, Task], start: Start, room: int) -> tuple[Split, Split]:
+def _splits(kept: _Kept, like: tuple[int, str, bool, Target], start: Start, room: int) -> tuple[Split, Split]:
     """What a network reads that starts so; what others read stays on the GPU as long as there is room for all.
 
     Args:
-        like: the cut, the type of number, whether all of it lies on the GPU, and the task.
+        like: the cut, the type of number, whether all of it lies on the GPU, and what is predicted.
         room: there, in bytes.
     """
     own = kept.splits.pop(like, None)
@@ -124,7 +124,7 @@ def _splits(kept: _Kept, like: tuple[int, str, bool, Task], start: Start, room: 
         held = sum(other.nbytes for pair in kept.splits.values() for other in pair)
         if not split.nbytes or held + start.nbytes > room:
             split.close()
-    _, dtype, resident, task = like
-    train, val = own or (Split(start.shape, dtype, resident, task), Split(start.shape, dtype, resident, task))
+    _, dtype, resident, target = like
+    train, val = own or (Split(start.shape, dtype, resident, target), Split(start.shape, dtype, resident, target))
     kept.splits[like] = train, val
     return train, val

@@ -30,7 +30,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from search.record.record import run_name
 from search.setting import Setting, Value
 from search.space import Choice, Float, Int, Space
-from search.task.metrics import Objective, leading
+from search.task.objective import Objective
 
 BUCKETS = 30
 
@@ -147,7 +147,7 @@ def _figures(objective: Objective) -> list[hparams.Metric]:
     ]
     epochs = [
         hparams.Metric(name.replace("val_", "epoch_"), group="validation", display_name=objective.metrics[name].words)
-        for name in leading(objective.metric)
+        for name in objective.leading
     ]
     return [*best, *epochs]
 

@@ -7,12 +7,10 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from search import features
 from search.backbone.backbones import Source
@@ -20,7 +18,8 @@ from search.components.tables import Parts
 from search.features import Place
 from search.record.files import MODEL, RUN_BEST, RUN_TRAIN, RUN_VALIDATION
 from search.setting import Values
-from search.task.metrics import Metric, Objective
+from search.task.metric import LOSS
+from search.task.objective import Objective
 
 if TYPE_CHECKING:
     import keras
@@ -84,8 +83,8 @@ def train(
 ) -> None:
     """Train one configuration, reporting after every epoch.
 
-    A report holds `epoch` (from 1) with its `last_val_accuracy`, `last_val_loss` and the objective's likewise,
-    `objective` (the best so far), `best_epoch` with all its `METRICS`, `seconds`, `ending`: empty while it goes on,
+    A report holds `epoch` (from 1) with its `last_val_loss` and the other leading metrics likewise, `objective` (the
+    best so far), `best_epoch` with all its metrics, `seconds`, `ending`: empty while it goes on,
     else the state that it ends in, with its `reason`, `paused`: whether it ends here to go on later, and `note`: what
     the user should know.
 
@@ -153,11 +152,10 @@ class Exported:
     """The winner, exported.
 
     Args:
-        figures: `test_accuracy`, `test_loss` and so on for all `METRICS`, and `confusion_matrix` (rows: true class,
-            columns: predicted), of the file as plain Keras loads it; `model_bytes`, and `latency_ms`: what one image
-            takes, on `latency_on`; `custom_objects`: the classes of a head of the space's own that Keras needs to load
-            it, where there are any. Where it is the mean of several trials, also its `val_accuracy` and so on, and
-            `soup`: their `trials`, and what the best of them has `alone`.
+        figures: `test_loss` and so on for all metrics, and what else the task tells, of the file as plain Keras loads
+            it; `model_bytes`, and `latency_ms`: what one image takes, on `latency_on`; `custom_objects`: the classes of
+            a head of the space's own that Keras needs to load it, where there are any. Where it is the mean of several
+            trials, also its `val_loss` and so on, and `soup`: their `trials`, and what the best has `alone`.
         model: as plain Keras loads it.
         answering: the same, giving more; see `explanation.answering`.
         tested: what it says of the test images.
@@ -204,19 +202,19 @@ def export(
 
     def asked(split: str) -> "Answers":
         place = configuration.place
-        read, task = features.images(place, split, 0), place.dataset.target.task
-        return explanation.answers(answering, read, place.labels[split], size, task)
+        read = features.images(place, split, 0)
+        return explanation.answers(answering, read, place.labels[split], size, place.dataset.target)
 
-    tested = asked("test")
+    task, tested = configuration.objective.task, asked("test")
     about = _mixed(pool, configuration, others, model, lambda: asked("val")) if others else {}
     if about:
-        about["soup"]["alone"] |= _of_test(tested, configuration.objective.metrics)
+        about["soup"]["alone"] |= _of_test(tested, configuration.objective)
         model.save(path)
         tested = asked("test")
     first = features.images(configuration.place, "test", 0)(slice(0, 1))
     figures = {
-        **_of_test(tested, configuration.objective.metrics),
-        **({"confusion_matrix": tested.confusion.tolist()} if tested.task.confusion else {}),
+        **_of_test(tested, configuration.objective),
+        **task.figures(configuration.place.dataset.classes, tested.said, lambda: asked("val").said),
         "model_bytes": path.stat().st_size,
         "latency_ms": _latency_ms(lambda: answering.predict_on_batch(first)),
         "latency_on": "GPU" if machine.gpu_memory() else "CPU",
@@ -231,11 +229,10 @@ def _of_keras(layer: Any) -> bool:
     return type(layer).__module__.partition(".")[0] == "keras"
 
 
-def _of_test(tested: "Answers", known: Mapping[str, Metric]) -> dict[str, float]:
+def _of_test(tested: "Answers", objective: Objective) -> dict[str, float]:
     """All metrics of the test images, by names that say so."""
-    return {
-        name.replace("val_", "test_"): value for name, value in tested.metrics(known).items() if math.isfinite(value)
-    }
+    known = tested.metrics(objective.metrics)
+    return {name.replace("val_", "test_"): value for name, value in known.items() if math.isfinite(value)}
 
 
 def _mixed(
@@ -259,7 +256,7 @@ def _mixed(
     def judge(weights: Sequence[Any]) -> soup.Judged:
         model.set_weights(weights)
         figures = judged().metrics(objective.metrics)
-        return soup.Judged(-objective.rank(figures[objective.metric]), figures["val_loss"], figures)
+        return soup.Judged(-objective.rank(figures[objective.metric]), figures[LOSS], figures)
 
     def candidates() -> Iterator[tuple[str, list[Any]]]:
         for other, epoch in others:
@@ -308,8 +305,8 @@ def show(pool: "Pool", configuration: Configuration, epoch: int, exported: Expor
     answering = exported.answering if same else explanation.answering(alone)
     place, run = configuration.place, configuration.tensorboard / RUN_BEST
     labels, read = place.labels["val"][: explanation.PROJECTED], features.images(place, "val", 0)
-    size, task = configuration.parameters.whole("batch_size"), place.dataset.target.task
-    shown = explanation.answers(answering, read, labels, size, task)
+    size = configuration.parameters.whole("batch_size")
+    shown = explanation.answers(answering, read, labels, size, place.dataset.target)
     explanation.write(place, alone, network, shown, run)
 
 
@@ -340,6 +337,6 @@ def _network(pool: "Pool", configuration: Configuration, head: list[Any] | None)
     start = features.nearest(place, len(place.shapes) - values.whole("unfreeze_depth"))
     target = place.dataset.target
     network = pool.network(configuration.source, parts, values, target, start)
-    counts = np.bincount(place.labels["train"], minlength=target.outputs)
-    model.reset(network, parts, values, configuration.seed, head, counts=counts, epochs=configuration.epochs)
+    labels = place.labels["train"]
+    model.reset(network, parts, values, configuration.seed, head, labels=labels, epochs=configuration.epochs)
     return network, start

@@ -10,7 +10,7 @@ from search.components.stopping.median import Median
 from search.components.stopping.none import Never
 from search.components.stopping.rule import Rule
 from search.components.stopping.trend import Trend
-from search.task.metrics import Objective
+from search.task.objective import Objective
 
 
 @dataclass(frozen=True, kw_only=True)

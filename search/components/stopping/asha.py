@@ -11,7 +11,7 @@ import numpy as np
 
 from search.budget import Budget
 from search.components.stopping.rule import Curve
-from search.task.metrics import Objective
+from search.task.objective import Objective
 
 
 class Asha:

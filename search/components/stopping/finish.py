@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from search.budget import Budget
 from search.components.stopping.rule import Curve, Rule
-from search.task.metrics import Objective
+from search.task.objective import Objective
 
 BEST = 3
 

@@ -10,7 +10,7 @@ from statistics import fmean, median
 
 from search.budget import Budget
 from search.components.stopping.rule import Curve
-from search.task.metrics import Objective
+from search.task.objective import Objective
 
 FEWEST = 3  # other trials that a median needs
 

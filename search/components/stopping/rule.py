@@ -10,7 +10,7 @@ from typing import Protocol
 
 from search.budget import Budget
 from search.record.record import Point
-from search.task.metrics import Objective
+from search.task.objective import Objective
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from search.budget import Budget
 from search.components.stopping.asha import Asha
 from search.components.stopping.rule import Curve
 from search.record.record import Point
-from search.task.metrics import Objective
+from search.task.objective import Objective
 
 SPAN = 2  # epochs in each of the two groups
 BELIEVED = 0.7  # share of the slope that is extrapolated, because learning slows down
