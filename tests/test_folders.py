@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from search.data import reading, store
+from search.data.settings import DataSettings
 from search.errors import DataError
 
 
@@ -38,7 +39,7 @@ def split(root: Path, *names: str, each: int = 2) -> Path:
 
 def found(root: Path, max_bad_files: float = 0.01, folders: str = "auto") -> store.Dataset:
     """The data set, with the seed that is the default."""
-    return store.find(str(root), seed=0, max_bad_files=max_bad_files, folders=folders)
+    return store.find(str(root), seed=0, max_bad_files=max_bad_files, settings=DataSettings(folders=folders))
 
 
 def faults(root: Path, max_bad_files: float = 0.01) -> list[str]:
@@ -87,7 +88,7 @@ def test_validation_is_split_off(tmp_path: Path) -> None:
     assert sizes(dataset) == [34, 6, 40]
     assert Counter(dataset.labels["val"]) == {0: 3, 1: 3}
     assert all(item.startswith("training_set/") for item in (*dataset.items["train"], *dataset.items["val"]))
-    assert "no folder of val images: 15% of the training images" in dataset.notes[-1]
+    assert "no images are given for val: 15% of the training images" in dataset.notes[-1]
 
 
 def test_folders_beside_splits_are_told(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from search.data import store
+from search.data.settings import DataSettings
 from search.machine import versions
 from search.request.requirements import Answer, Question, differences, digest, look
 from search.request.resources import Resources
@@ -31,7 +32,7 @@ def question(tmp_path: Path) -> Question:
         source=str(tmp_path / "photos"),
         seed=0,
         max_bad_files=0.0,
-        folders="auto",
+        settings=DataSettings(cache=tmp_path / "cache"),
         fingerprint=store.find(str(tmp_path / "photos"), seed=0, max_bad_files=0.0).fingerprint,
         files={str(weights): digest(weights)},
         cache=tmp_path / "cache",

@@ -11,6 +11,7 @@ from search.backbone import backbones
 from search.backbone import sources as networks
 from search.data import sources as images
 from search.data.scan import silent
+from search.data.settings import DataSettings
 from search.errors import DataError
 
 
@@ -65,9 +66,9 @@ def source_of(name: str, folder: Path) -> str:
 def test_a_kind_of_images_is_found_split_and_read(name: str, tmp_path: Path) -> None:
     """A search would have no images, or not those that its record names."""
     source = source_of(name, tmp_path)
-    kind = images.of(source)
-    found, again = (kind.find(source, 0, "auto", silent) for _ in range(2))
-    read = kind.reader(found.source, 16, found.greys)
+    kind, settings = images.of(source), DataSettings(cache=tmp_path / "cache")
+    found, again = (kind.find(source, 0, settings, silent) for _ in range(2))
+    read = kind.reader(found.source, tmp_path / "cache", 16, found.greys)
     first = read((found.items["train"][0], found.digests["train"][0]))
 
     assert kind is images.SOURCES[name]
@@ -83,7 +84,7 @@ def test_what_is_no_source_is_told(tmp_path: Path) -> None:
     """A misspelt name would be taken for a folder that holds nothing."""
     (fault,) = images.of("digit").faults("digit")
     with pytest.raises(DataError, match="there is no such folder"):
-        images.of(str(tmp_path / "gone")).find(str(tmp_path / "gone"), 0, "auto", silent)
+        images.of(str(tmp_path / "gone")).find(str(tmp_path / "gone"), 0, DataSettings(), silent)
 
     assert fault.startswith("unknown data set 'digit'; did you mean 'digits'?")
     assert networks.of("mobilenetv2") is None

@@ -17,6 +17,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search import machine
+from search.data.settings import DataSettings
 from search.errors import NodeError, RequestError
 from search.record.files import Files
 from search.record.objects import Objects, joined
@@ -142,7 +143,7 @@ def _question(request: Request, mark: Path, uri: str) -> Question:
         source=settings.text("data"),
         seed=request.seed,
         max_bad_files=settings.number("max_bad_files"),
-        folders=settings.text("folders"),
+        settings=DataSettings.of(settings, request.cache),
         fingerprint=place.dataset.fingerprint,
         files={name: digest(Path(name)) for name in named},
         cache=request.cache,

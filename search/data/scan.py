@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from search import machine
 from search.data import folders, reading
-from search.data.folders import LAYOUTS, PICTURES, UNPRINTABLE, WASTE, Folders, printable
+from search.data.folders import LAYOUTS, PICTURES, UNPRINTABLE, WASTE, printable
 from search.data.reading import ORDINARY, Header
 from search.errors import DataError
 
@@ -61,13 +61,14 @@ class Found:
     split: str
     digest: str
     header: Header = ORDINARY
+    group: str = ""  # images of one group stay in one split; empty: the image is a group of its own
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a folder contains. Everything is sorted by path, so that it depends only on the folder's content."""
+    """What a data set contains. Everything is sorted by path, so that it depends only on the content."""
 
-    folders: Folders
+    splits: tuple[str, ...]  # those that the data set gives; each image has one of them, or none is given
     classes: tuple[str, ...]  # those with images, even if only bad ones
     images: tuple[Found, ...]
     bad: tuple[tuple[str, str], ...]  # (path, reason)
@@ -76,7 +77,7 @@ class Scan:
 
 
 @dataclass(frozen=True)
-class _Checked:
+class Checked:
     """A checked file: an image with its digest; a bad file with the reason, and advice if any; or not an image."""
 
     digest: str = ""
@@ -105,7 +106,7 @@ def scan(root: Path, asked: str, progress: Progress = silent) -> Scan:
         inside_class = found.place(path.relative_to(root)) or (obstacle and (path.is_dir() or not path.suffix))
         inside.append((path, obstacle)) if inside_class else others.append(path)
     images, bad, classes, advice = list[Found](), list[tuple[str, str]](), set[str](), dict[str, None]()
-    checked = in_threads(partial(_check, root), inside, "scanning images", progress)
+    checked = in_threads(partial(check, root), inside, "scanning images", progress)
     for (path, _), one in zip(inside, checked, strict=True):
         relative = path.relative_to(root)
         class_name, split = found.place(relative) or found.place(relative / "folder") or ("", "")
@@ -118,11 +119,14 @@ def scan(root: Path, asked: str, progress: Progress = silent) -> Scan:
             others.append(path)
             continue
         classes.add(class_name)
-    notes = (*found.notes, *_notes(others, waste, [image.header for image in images]))
     held = tuple(sorted(classes - {""}))
+    empty = [
+        f"class '{printable(name)}' holds no image and is left out" for name in found.classes if name not in classes
+    ]
+    notes = (*empty, *found.notes, *_left_out(others, waste), *as_they_are(images))
     alone = [folder for folder in folders.subfolders(root) if held == (folders.one_form(folder.name),)]
     further_in = [line for folder in alone if (line := folders.further_in(root, folder))]
-    return Scan(found, held, tuple(images), tuple(bad), notes, (*advice, *further_in))
+    return Scan(tuple(found.splits.values()), held, tuple(images), tuple(bad), notes, (*advice, *further_in))
 
 
 def why(error: Exception) -> str:
@@ -189,58 +193,72 @@ def _obstacle(link: Path, root: Path, above: frozenset[Path]) -> str:
     return "a link to a folder above it" if target in above else ""
 
 
-def _check(root: Path, found: tuple[Path, str]) -> _Checked:
+def check(root: Path, found: tuple[Path, str]) -> Checked:
+    """Read the header of a file, and hash its content.
+
+    Args:
+        root: the data set's folder.
+        found: a file in it, and the obstacle to reading it, or "".
+    """
     path, obstacle = found
     beside = path.suffix.lower() in BESIDE
     if obstacle:
-        return _Checked() if beside else _Checked(reason=obstacle, advice=_LINKS if path.is_symlink() else "")
+        return Checked() if beside else Checked(reason=obstacle, advice=_LINKS if path.is_symlink() else "")
     if UNPRINTABLE.search(str(path.relative_to(root))) and not beside:
-        return _Checked(reason="control characters in its name")
+        return Checked(reason="control characters in its name")
     try:
         if not path.is_file():
-            return _Checked(reason="not a file")
+            return Checked(reason="not a file")
         with path.open("rb") as file:
             return _read(file)
     except UnidentifiedImageError as error:
-        return _Checked() if beside else _told(path, why(error))
+        return Checked() if beside else _told(path, why(error))
     except Exception as error:  # noqa: BLE001 (a corrupt file makes Pillow raise anything)
-        return _Checked(reason=why(error))
+        return Checked(reason=why(error))
 
 
-def _read(file: BufferedReader) -> _Checked:
+def _read(file: BufferedReader) -> Checked:
     with reading.open_image(file) as image:
         header = reading.header(image)
         file.seek(0)
-        return _Checked(hashlib.file_digest(file, "sha256").hexdigest(), header)
+        return Checked(hashlib.file_digest(file, "sha256").hexdigest(), header)
 
 
-def _told(path: Path, reason: str) -> _Checked:
+def _told(path: Path, reason: str) -> Checked:
     """The result for a file that is not a readable image, with a better reason if its first bytes reveal its type."""
     with path.open("rb") as file:
         signed = file.read(_SIGNED)
     if signed.startswith(_LFS):
-        return _Checked(reason="a Git LFS pointer", advice="Git LFS pointers stand for the images: git lfs pull")
+        return Checked(reason="a Git LFS pointer", advice="Git LFS pointers stand for the images: git lfs pull")
     if signed[4:8] == b"ftyp" and signed[8:12] in _HEIF and "HEIF" not in reading.formats():
-        return _Checked(reason="a HEIC image", advice="to read HEIC images: pip install 'finetune-search[heic]'")
+        return Checked(reason="a HEIC image", advice="to read HEIC images: pip install 'finetune-search[heic]'")
     if signed[:4] in _TIFF or signed[4:8] == b"ftyp":
-        return _Checked(reason="damaged, or of a kind of TIFF, AVIF or HEIC image, or of film, that is not read")
-    return _Checked(reason=reason)
+        return Checked(reason="damaged, or of a kind of TIFF, AVIF or HEIC image, or of film, that is not read")
+    return Checked(reason=reason)
 
 
-def _notes(others: Sequence[Path], waste: Sequence[Path], headers: Sequence[Header]) -> list[str]:
-    outside = [path for path in others if path.suffix.lower() in PICTURES]
-    rest = Counter(path.suffix.lower() or path.name for path in others if path.suffix.lower() not in PICTURES)
+def as_they_are(images: Iterable[Found]) -> list[str]:
+    """Notes on images that are not read just as they are stored."""
+    headers = [image.header for image in images]
     turned = sum(header.turned for header in headers)
     shortened = [header.shortened for header in headers if header.shortened is not None]
     paged = sum(header.paged for header in headers)
     counted = {
-        f"image files left out because they lie outside the class folders: {len(outside)}; expected {LAYOUTS}": outside,
-        f"files left out because they are no images: {_counted(rest)}": rest,
-        f"folders of thumbnails or waste left out: {_counted(Counter(path.name for path in waste))}": waste,
         f"images turned upright, as their orientation tag says: {turned}": turned,
         f"images with 16 bits in each colour, of which the upper 8 are read: {len(shortened)}; "
         f"these are at most {max(shortened, default=0)} of 255": shortened,
         f"TIFF images of several pages, of which the first is read: {paged}": paged,
+    }
+    return [note for note, what in counted.items() if what]
+
+
+def _left_out(others: Sequence[Path], waste: Sequence[Path]) -> list[str]:
+    outside = [path for path in others if path.suffix.lower() in PICTURES]
+    rest = Counter(path.suffix.lower() or path.name for path in others if path.suffix.lower() not in PICTURES)
+    counted = {
+        f"image files left out because they lie outside the class folders: {len(outside)}; expected {LAYOUTS}": outside,
+        f"files left out because they are no images: {_counted(rest)}": rest,
+        f"folders of thumbnails or waste left out: {_counted(Counter(path.name for path in waste))}": waste,
     }
     return [note for note, what in counted.items() if what]
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from search.data.folders import printable
 from search.data.reading import Greys, Pixels, open_image, pixels
 from search.data.scan import Found, Progress, Scan, scan, why
+from search.data.settings import DataSettings
 from search.data.splits import Dataset, assign, contradictions, gather
 from search.errors import DataError, unknown
 
@@ -39,17 +39,17 @@ class Source:
         words: for people: what is given as `--data`.
         names: the sources that are known by a name.
         faults: what is wrong with a source that can be seen without reading an image.
-        find: from a source, the seed of the split, how folders are to be read, and progress: the dataset, with all
-            splits. Raises `DataError`.
-        reader: from a source, the side of the images in pixels, and how greys are scaled: what decodes one image. It is
-            called from several threads.
+        find: from a source, the seed of the split, how it is to be read, and progress: the dataset, with all splits.
+            Raises `DataError`.
+        reader: from a source, the node's cache, the side of the images in pixels, and how greys are scaled: what
+            decodes one image. It is called from several threads.
     """
 
     words: str
     names: tuple[str, ...]
     faults: Callable[[str], list[str]]
-    find: Callable[[str, int, str, Progress], Dataset]
-    reader: Callable[[str, int, Greys], Reader]
+    find: Callable[[str, int, DataSettings, Progress], Dataset]
+    reader: Callable[[str, Path, int, Greys], Reader]
 
 
 def of(source: str) -> Source:
@@ -75,40 +75,41 @@ def _folder_faults(source: str) -> list[str]:
     return [f"{source}: {'not a folder' if there else 'there is no such folder'}"]
 
 
-def _from_folder(source: str, seed: int, folders: str, progress: Progress) -> Dataset:
+def _from_folder(source: str, seed: int, settings: DataSettings, progress: Progress) -> Dataset:
     if wrong := _folder_faults(source):
         raise DataError(wrong)
     root = Path(source).expanduser().resolve()
-    found = scan(root, folders, progress)
+    return _divided(str(root), scan(root, settings.folders, progress), seed)
+
+
+def _divided(source: str, found: Scan, seed: int) -> Dataset:
+    """The dataset of what was found, without contradictions, and with all splits."""
     contrary = dict(contradictions(found.images))
-    images, notes = _split([image for image in found.images if image.path not in contrary], found, seed)
-    empty = [
-        f"class '{printable(name)}' holds no image and is left out"
-        for name in found.folders.classes
-        if name not in found.classes
-    ]
+    images, notes = _split([image for image in found.images if image.path not in contrary], found.splits, seed)
     bad = sorted([*found.bad, *contrary.items()])
-    told = (*empty, *found.notes, *notes)
-    return gather(str(root), found.classes, images, bad=bad, notes=told, advice=found.advice)
+    return gather(source, found.classes, images, bad=bad, notes=(*found.notes, *notes), advice=found.advice)
 
 
-def _split(images: list[Found], found: Scan, seed: int) -> tuple[list[Found], list[str]]:
-    """The images with their splits, and notes on how the splits were made."""
-    given = found.folders.splits
-    if "val" in given.values():
+def _split(images: list[Found], given: Collection[str], seed: int) -> tuple[list[Found], list[str]]:
+    """The images with their splits, and notes on how the splits were made.
+
+    Args:
+        given: the splits that the data set gives itself.
+    """
+    if "val" in given:
         return images, []
     if given:
         parted = assign([image for image in images if image.split == "train"], seed, {"val": _FOLDER_SHARES["val"]})
         chosen = {image.path: image for image in parted}
         share = f"{_FOLDER_SHARES['val']:.0%}"
-        note = f"there is no folder of val images: {share} of the training images of each class are taken for it"
+        note = f"no images are given for val: {share} of the training images of each class are taken for it"
         return [chosen.get(image.path, image) for image in images], [note]
     copies = len(images) - len({(image.class_name, image.digest) for image in images})
     note = f"files that are copies of others: {copies}; all copies of an image are in one split"
     return assign(images, seed, _FOLDER_SHARES), [note] * bool(copies)
 
 
-def _from_digits(source: str, seed: int, folders: str, progress: Progress) -> Dataset:  # noqa: ARG001
+def _from_digits(source: str, seed: int, settings: DataSettings, progress: Progress) -> Dataset:  # noqa: ARG001
     images, labels = _digits()
     found = [
         Found(str(index), str(label), "", hashlib.sha256(image.tobytes()).hexdigest())
@@ -144,12 +145,12 @@ def _read_file(root: Path, image_size: int, greys: Greys, item: tuple[str, str])
         return Unread(why(error), changed=False)
 
 
-def _digits_reader(source: str, image_size: int, greys: Greys) -> Reader:  # noqa: ARG001
+def _digits_reader(source: str, cache: Path, image_size: int, greys: Greys) -> Reader:  # noqa: ARG001
     images, _ = _digits()
     return lambda item: pixels(Image.fromarray(images[int(item[0])]), image_size, greys)
 
 
-def _folder_reader(source: str, image_size: int, greys: Greys) -> Reader:
+def _folder_reader(source: str, cache: Path, image_size: int, greys: Greys) -> Reader:  # noqa: ARG001
     return partial(_read_file, Path(source), image_size, greys)
 
 

@@ -17,6 +17,7 @@ from search.data import sources
 from search.data.folders import SPLITS
 from search.data.reading import Pixels
 from search.data.scan import Progress, in_threads, silent
+from search.data.settings import DataSettings
 from search.data.sources import Unread
 from search.data.splits import Dataset, demand_usable, listing, without
 from search.errors import DataError, StorageError
@@ -31,22 +32,28 @@ def faults(source: str) -> list[str]:
 
 
 def find(
-    source: str, *, seed: int, max_bad_files: float, folders: str = "auto", progress: Progress = silent
+    source: str,
+    *,
+    seed: int,
+    max_bad_files: float,
+    settings: DataSettings | None = None,
+    progress: Progress = silent,
 ) -> Dataset:
     """Scan the images and split them.
 
     Args:
         source: a built-in name, or a folder: `DIR/<class>/*` is split 70/15/15 within each class,
-            `DIR/{train,val,test}/<class>/*` is split already; if `val` is missing, it is 15 % of `train`.
-        seed: determines the split if the folder does not.
-        folders: `classes` if the folders are classes even though they look like splits; else `auto`.
+            `DIR/{train,val,test}/<class>/*` is split already; if `val` is missing, it is 15 % of `train`. Or a table
+            of images, or an archive of either.
+        seed: determines the split if the data do not.
+        settings: how the data set is read; nothing: every setting has its default.
         max_bad_files: share in [0, 1] of the image files that may be skipped, rounded up to whole files.
         progress: called from this thread from time to time.
 
     Raises:
         DataError: the folder cannot be used; names every fault at once.
     """
-    found = sources.of(source).find(source, seed, folders, progress)
+    found = sources.of(source).find(source, seed, settings or DataSettings(), progress)
     demand_usable(found, max_bad_files)
     return found
 
@@ -72,7 +79,7 @@ def decode(
     """
     home = _home(found, image_size, cache)
     with _locked(home):
-        dataset = _stored(found, home, image_size) or _store(found, home, image_size, progress)
+        dataset = _stored(found, home, image_size) or _store(found, cache, image_size, progress)
     demand_usable(dataset, max_bad_files)
     return dataset
 
@@ -93,7 +100,7 @@ def load(dataset: Dataset, split: str, image_size: int, cache: Path) -> tuple[Pi
     if images is None:
         with _locked(home):
             if _opened(dataset, split, home, image_size) is None:
-                _store(dataset, home, image_size, silent, nothing_bad=True)
+                _store(dataset, cache, image_size, silent, nothing_bad=True)
             images = _opened(dataset, split, home, image_size)
     if images is None:
         raise StorageError(f"{home}: the images that were just decoded are gone; was the cache emptied?")
@@ -143,17 +150,18 @@ def _stored(asked: Dataset, home: Path, image_size: int) -> Dataset | None:
     return dataset if complete else None
 
 
-def _store(asked: Dataset, home: Path, image_size: int, progress: Progress, nothing_bad: bool = False) -> Dataset:
+def _store(asked: Dataset, cache: Path, image_size: int, progress: Progress, nothing_bad: bool = False) -> Dataset:
     """Decode all three splits into a temporary folder, then rename it; return the dataset without the bad images.
 
     Raises:
         DataError: files are gone or have changed since the scan; with `nothing_bad`, also if files are bad.
     """
+    home = _home(asked, image_size, cache)
     making = home.with_name(f"{home.name}.new")
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir()
     try:
-        reader = sources.of(asked.source).reader(asked.source, image_size, asked.greys)
+        reader = sources.of(asked.source).reader(asked.source, cache, image_size, asked.greys)
         unread: dict[str, Unread] = {}
         for split in SPLITS:
             items = list(zip(asked.items[split], asked.digests[split], strict=True))

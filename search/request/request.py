@@ -14,14 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from search import cache, features, machine
 from search.backbone import backbones
 from search.backbone.backbones import Source
 from search.components.stopping.finish import Finish
 from search.components.stopping.rule import Rule
 from search.data import sources, store
+from search.data.settings import DataSettings, user_cache
 from search.errors import RequestError
 from search.features import Place
 from search.record import mirror, objects
@@ -166,7 +165,7 @@ def cache_folder(given: str | None) -> Path:
     """
     if os.path.expanduser("~") == "~":  # noqa: PTH111 it never raises
         raise RequestError(["HOME is not set, and this user has no home folder: set HOME to a folder"])
-    return Path(given or platformdirs.user_cache_path("finetune-search")).absolute()
+    return Path(given or user_cache()).absolute()
 
 
 def find(request: Request, progress: store.Progress) -> store.Dataset:
@@ -177,8 +176,8 @@ def find(request: Request, progress: store.Progress) -> store.Dataset:
     """
     settings = request.space.settings
     bad = settings.number("max_bad_files")
-    folders = settings.text("folders")
-    return store.find(settings.text("data"), seed=request.seed, max_bad_files=bad, folders=folders, progress=progress)
+    asked = DataSettings.of(settings, request.cache)
+    return store.find(settings.text("data"), seed=request.seed, max_bad_files=bad, settings=asked, progress=progress)
 
 
 def complete(request: Request, found: store.Dataset, preparation: Preparation, progress: store.Progress) -> Request:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from search import machine
 from search.data import store
+from search.data.settings import DataSettings
 from search.errors import SearchError
 from search.record.objects import Objects, below
 
@@ -24,7 +25,7 @@ class Question:
     Args:
         mark: a file in the storage that holds its own name.
         uri: of the folder that holds the mark, in object storage; empty if the storage is a folder.
-        source: of the images; `seed`, `max_bad_files`, `folders` and `fingerprint` are those of this machine's dataset.
+        source: of the images; `seed`, `max_bad_files`, `settings`, `fingerprint` are those of this machine's dataset.
         files: path → SHA-256 in hex of the files of backbone and weights.
         cache: the node's cache.
         bytes: that images and features take in the cache.
@@ -38,7 +39,7 @@ class Question:
     source: str
     seed: int
     max_bad_files: float
-    folders: str
+    settings: DataSettings
     fingerprint: str
     files: Mapping[str, str]
     cache: Path
@@ -138,7 +139,7 @@ def _data(question: Question) -> list[str]:
         return [f"data {fault}" for fault in wrong]
     try:
         found = store.find(
-            question.source, seed=question.seed, max_bad_files=question.max_bad_files, folders=question.folders
+            question.source, seed=question.seed, max_bad_files=question.max_bad_files, settings=question.settings
         )
     except (SearchError, OSError) as error:
         return [f"data {error}"]

@@ -11,7 +11,7 @@ from search.setting import Setting, Value
 from search.task.tasks import TASKS
 
 GENERAL: Mapping[str, Setting] = {
-    "data": Setting("a folder of images, or the name of a built-in set", "digits"),
+    "data": Setting("a folder, a table or an archive of images, or the name of a built-in set", "digits"),
     "backbone": Setting("a keras.applications name, tiny, or a .keras file", "tiny"),
     "weights": Setting("imagenet, none or a file; nothing: the backbone's own", None),
     "image_size": Setting("side of the images, in pixels; 0: what the backbone was made for", 0, low=0, high=4096),
@@ -22,6 +22,12 @@ GENERAL: Mapping[str, Setting] = {
         choices=("auto", "classes"),
     ),
     "task": Setting("what is predicted of each image", "classification", choices=tuple(TASKS)),
+    "path_column": Setting("column of a table with the images' paths; nothing: found by its name", None),
+    "label_column": Setting("column of a table with each image's class; nothing: found by its name", None),
+    "split_column": Setting("column of a table with each image's split; nothing: found by its name, if any", None),
+    "group_column": Setting(
+        "column of a table that says which images stay in one split; nothing: found by its name, if any", None
+    ),
     "augmented_views": Setting(
         "views of each training image, taken in turn by epoch: itself, and fixed random transforms", 1, low=1, high=1000
     ),
