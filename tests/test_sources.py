@@ -53,12 +53,16 @@ def test_a_kind_of_backbones_builds_what_can_be_cut(name: str, tmp_path: Path) -
 
 def source_of(name: str, folder: Path) -> str:
     """A source of a kind."""
+    for number in range(20):
+        path = folder / "images" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 10 * number, "uint8")).save(path)
     if name == "folder":
-        for number in range(20):
-            path = folder / "images" / "ab"[number % 2] / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.full((8, 8, 3), 10 * number, "uint8")).save(path)
         return str(folder / "images")
+    if name == "table":
+        rows = [f"images/{'ab'[number % 2]}/{number}.png,{'xy'[number % 2]}\n" for number in range(20)]
+        (folder / "labels.csv").write_text("path,label\n" + "".join(rows))
+        return str(folder / "labels.csv")
     return images.SOURCES[name].names[0]
 
 

@@ -139,7 +139,7 @@ def _splits(root: Path, folders: Sequence[Path]) -> dict[str, str]:
     Raises:
         DataError: the folders look like splits, but which ones is not clear.
     """
-    known = {folder.name: split for folder in folders if (split := _split_of(folder.name))}
+    known = {folder.name: split for folder in folders if (split := split_of(folder.name))}
     if len(known) <= 1 < len(folders):
         _demand_no_splits(root, folders, known)
         return {}
@@ -198,8 +198,8 @@ def _either() -> str:
     return f"{CLASSES}, if the folders are classes"
 
 
-def _split_of(name: str) -> str | None:
-    """The split that a folder's name, such as `Training_set` or `test-images`, stands for; `None` if none."""
+def split_of(name: str) -> str | None:
+    """The split that a folder or a table calls by this name, such as `Training_set`; `None` if none."""
     words = [re.sub(r"(.)sets?$", r"\1", word) for word in re.findall(r"[a-z]+", name.lower())]
     telling = [word for word in words if word not in _FILLERS]
     return _SPLIT_OF.get(telling[0]) if len(telling) == 1 else None

@@ -1,22 +1,25 @@
 """Where images and their classes come from: one row for each kind of source."""
 
+import contextlib
 import hashlib
 import io
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from search.data import listed, tables
+from search.data.division import divided
 from search.data.reading import Greys, Pixels, open_image, pixels
 from search.data.scan import Found, Progress, Scan, scan, why
 from search.data.settings import DataSettings
-from search.data.splits import Dataset, assign, contradictions, gather
+from search.data.splits import Dataset, assign, gather
 from search.errors import DataError, unknown
 
-_FOLDER_SHARES = {"test": 0.15, "val": 0.15}  # of each class; train has the rest
 _DIGITS_SHARES = {"test": 0.5, "val": 0.2}  # a large test split, because in a small one noise hides differences
 
 
@@ -37,6 +40,7 @@ class Source:
 
     Args:
         words: for people: what is given as `--data`.
+        owns: whether a source is of this kind; the first kind that says so has it.
         names: the sources that are known by a name.
         faults: what is wrong with a source that can be seen without reading an image.
         find: from a source, the seed of the split, how it is to be read, and progress: the dataset, with all splits.
@@ -46,6 +50,7 @@ class Source:
     """
 
     words: str
+    owns: Callable[[str], bool]
     names: tuple[str, ...]
     faults: Callable[[str], list[str]]
     find: Callable[[str, int, DataSettings, Progress], Dataset]
@@ -53,8 +58,8 @@ class Source:
 
 
 def of(source: str) -> Source:
-    """The kind of a source: the one that knows its name, else a folder."""
-    return next((kind for kind in SOURCES.values() if source in kind.names), SOURCES["folder"])
+    """The kind of a source; what no other kind owns is a folder."""
+    return next(kind for kind in SOURCES.values() if kind.owns(source))
 
 
 def names() -> list[str]:
@@ -72,44 +77,67 @@ def _folder_faults(source: str) -> list[str]:
         return [f"{source}: {error.strerror}"]
     if root.name == source and not there:
         return [f"{unknown('data set', source, names())}; nor is there a folder of this name"]
-    return [f"{source}: {'not a folder' if there else 'there is no such folder'}"]
+    kinds = f"neither a folder, nor a table ({', '.join(tables.KINDS)})"
+    return [f"{source}: {kinds if there else 'there is no such folder'}"]
+
+
+def _file_faults(source: str) -> list[str]:
+    path = Path(source).expanduser()
+    if not os.access(path, os.F_OK):
+        return [f"{source}: there is no such file"]
+    return [] if path.is_file() and os.access(path, os.R_OK) else [f"{source}: not a file that can be read"]
+
+
+def _from_table(source: str, seed: int, settings: DataSettings, progress: Progress) -> Dataset:
+    if wrong := _file_faults(source):
+        raise DataError(wrong)
+    table = _root(source) / Path(source).name
+    return divided(str(table), listed.scan(table.parent, {table: ""}, settings, progress), seed)
 
 
 def _from_folder(source: str, seed: int, settings: DataSettings, progress: Progress) -> Dataset:
     if wrong := _folder_faults(source):
         raise DataError(wrong)
     root = Path(source).expanduser().resolve()
-    return _divided(str(root), scan(root, settings.folders, progress), seed)
+    return divided(str(root), _scan(root, settings, progress), seed)
 
 
-def _divided(source: str, found: Scan, seed: int) -> Dataset:
-    """The dataset of what was found, without contradictions, and with all splits."""
-    contrary = dict(contradictions(found.images))
-    images, notes = _split([image for image in found.images if image.path not in contrary], found.splits, seed)
-    bad = sorted([*found.bad, *contrary.items()])
-    return gather(source, found.classes, images, bad=bad, notes=(*found.notes, *notes), advice=found.advice)
+def _scan(root: Path, settings: DataSettings, progress: Progress) -> Scan:
+    """What a folder holds: images that tables in it list, or that lie in class folders.
 
-
-def _split(images: list[Found], given: Collection[str], seed: int) -> tuple[list[Found], list[str]]:
-    """The images with their splits, and notes on how the splits were made.
-
-    Args:
-        given: the splits that the data set gives itself.
+    Raises:
+        DataError: it cannot be used.
     """
-    if "val" in given:
-        return images, []
+    given, beside = dict[Path, str](), list[Path]()
+    with contextlib.suppress(OSError):  # it is told by the scan
+        beside = listed.tables_in_sight(root)
+        given = {} if settings.folders == "classes" else listed.tables_in(root)
     if given:
-        parted = assign([image for image in images if image.split == "train"], seed, {"val": _FOLDER_SHARES["val"]})
-        chosen = {image.path: image for image in parted}
-        share = f"{_FOLDER_SHARES['val']:.0%}"
-        note = f"no images are given for val: {share} of the training images of each class are taken for it"
-        return [chosen.get(image.path, image) for image in images], [note]
-    copies = len(images) - len({(image.class_name, image.digest) for image in images})
-    note = f"files that are copies of others: {copies}; all copies of an image are in one split"
-    return assign(images, seed, _FOLDER_SHARES), [note] * bool(copies)
+        return listed.scan(root, given, settings, progress)
+    ways = [f"if {table.name} says what the images are, give --data {table}" for table in beside]
+    try:
+        _demand_no_columns(str(root), settings)
+        found = scan(root, settings.folders, progress)
+    except DataError as error:
+        *faults, last = error.faults
+        raise DataError([*faults, "\n    ".join([last, *ways])], subject=error.subject) from error
+    return replace(found, advice=(*found.advice, *ways))
+
+
+def _demand_no_columns(source: str, settings: DataSettings) -> None:
+    if asked := [f"--set {name}={column}" for name, column in settings.columns.items()]:
+        fault = f"{' '.join(asked)}: there is no table in which to look for a column"
+        raise DataError([fault], subject=source)
+
+
+def _root(source: str) -> Path:
+    """The folder to which the items of a folder or a table are relative."""
+    path = Path(source).expanduser()
+    return path.resolve() if path.is_dir() else path.parent.resolve()
 
 
 def _from_digits(source: str, seed: int, settings: DataSettings, progress: Progress) -> Dataset:  # noqa: ARG001
+    _demand_no_columns(source, settings)
     images, labels = _digits()
     found = [
         Found(str(index), str(label), "", hashlib.sha256(image.tobytes()).hexdigest())
@@ -151,18 +179,32 @@ def _digits_reader(source: str, cache: Path, image_size: int, greys: Greys) -> R
 
 
 def _folder_reader(source: str, cache: Path, image_size: int, greys: Greys) -> Reader:  # noqa: ARG001
-    return partial(_read_file, Path(source), image_size, greys)
+    return partial(_read_file, _root(source), image_size, greys)
 
 
 SOURCES: Mapping[str, Source] = {
     "digits": Source(
         "the built-in handwritten digits",
+        lambda source: source == "digits",
         ("digits",),
         faults=lambda source: [],  # noqa: ARG005
         find=_from_digits,
         reader=_digits_reader,
     ),
+    "table": Source(
+        "a table with the path and the class of each image",
+        lambda source: source.lower().endswith(tuple(tables.KINDS)) and not os.path.isdir(source),  # noqa: PTH112
+        (),
+        faults=_file_faults,
+        find=_from_table,
+        reader=_folder_reader,
+    ),
     "folder": Source(
-        "a folder with a folder for each class", (), faults=_folder_faults, find=_from_folder, reader=_folder_reader
+        "a folder with a folder for each class",
+        lambda source: True,  # noqa: ARG005
+        (),
+        faults=_folder_faults,
+        find=_from_folder,
+        reader=_folder_reader,
     ),
 }

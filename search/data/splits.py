@@ -39,6 +39,7 @@ class Dataset:
     greys: Greys = ALL_GREYS  # the range by which images with more than 8 bits of grey are scaled
     advice: tuple[str, ...] = ()  # what to do if the dataset cannot be used, one line each
     kind: str = "classification"  # of the task, a key of `TASKS`
+    faults: tuple[str, ...] = ()  # why it cannot be used, whichever of its images are read
 
     @property
     def target(self) -> Target:
@@ -230,6 +231,7 @@ def demand_usable(dataset: Dataset, max_bad_files: float) -> None:
         gaps = _gaps(dataset)
         told = f"\n  skipped:{listing(dataset.skipped)}" if gaps and 0 < bad <= allowed else ""
         faults += [*gaps[:-1], *(gap + told for gap in gaps[-1:])]
+    faults += map(printable, dataset.faults)
     if faults:
         faults[-1] += "".join(f"\n    {line}" for line in dataset.advice)
         raise DataError(faults, subject=dataset.source)

@@ -1,0 +1,181 @@
+"""Finds the images that a table lists: each row is an image of a class, or wrong, with its line and the reason."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from operator import itemgetter
+from pathlib import Path
+
+from search.data import folders, tables
+from search.data.folders import PICTURES, SPLITS, printable
+from search.data.scan import Found, Progress, Scan, as_they_are, check, in_threads, why
+from search.data.settings import DataSettings
+from search.data.tables import Row
+from search.errors import DataError, unknown
+
+_OUTSIDE = "outside the folder of the table"
+_FEW = 8
+_ADVICE = "put the table into the folder that holds the images, or into one above it"
+
+
+@dataclass
+class _Rows:
+    """What tables say: the rows by the image that they are about, and (file, reason) of those about none."""
+
+    of: defaultdict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
+    split: bool = False  # whether each row must have a split
+
+
+def tables_in(root: Path) -> dict[Path, str]:
+    """The tables that say what the images of a folder are, each with the split of its images ("": it is not known).
+
+    Either the folder has images and one table directly in it, and no folders; or all its folders are called like
+    splits, and each is such a folder. Where folders hold images, the folders are classes, whatever tables lie beside.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    if table := _table_of(root):
+        return {table: ""}
+    found = {folder: folders.split_of(folder.name) for folder in folders.subfolders(root)}
+    named = {table: split for folder, split in found.items() if split and (table := _table_of(folder))}
+    return named if len(named) == len(found) else {}
+
+
+def tables_in_sight(root: Path) -> list[Path]:
+    """The tables directly in a folder, sorted."""
+    return [path for path in sorted(root.iterdir()) if path.suffix.lower() in tables.KINDS and path.is_file()]
+
+
+def scan(root: Path, given: Mapping[Path, str], settings: DataSettings, progress: Progress) -> Scan:
+    """Read tables, and check every image in them, in threads.
+
+    Args:
+        root: a resolved path; no image may lie outside.
+        given: the tables in it, each with the split of its images; "" if its rows say it, or nobody does.
+        progress: called after every few dozen files.
+
+    Raises:
+        DataError: a table cannot be used, or a split is missing; names every fault.
+    """
+    rows = _read(root, given, settings)
+    bad, fitting, repeated = list(rows.bad), dict[str, Row](), 0
+    for path, same in sorted(rows.of.items()):
+        reasons = [_fault(row, same, rows.split) for row in same]
+        bad += [(path, f"{row.where}: {reason}") for row, reason in zip(same, reasons, strict=True) if reason]
+        if not any(reasons):
+            fitting[path], repeated = same[0], repeated + len(same) - 1
+    images, advice = list[Found](), dict[str, None]()
+    files = [(root / path, _obstacle(root / path, root)) for path in fitting]
+    checked = in_threads(partial(check, root), files, "scanning images", progress)
+    for (path, row), one in zip(fitting.items(), checked, strict=True):
+        if one.digest:
+            images.append(Found(path, row.label, row.split, one.digest, one.header, row.group))
+        else:
+            bad.append((path, f"{row.where}: {one.reason or 'not an image'}"))
+            advice |= {one.advice: None} if one.advice else {}
+    if any(reason.endswith(_OUTSIDE) for _, reason in bad):
+        advice[_ADVICE] = None
+    again = f"rows that say once more what another one says: {repeated}"
+    return Scan(
+        splits=tuple(split for split in SPLITS if any(row.split == split for row in fitting.values())),
+        classes=_in_order({row.label for row in fitting.values()}),
+        images=tuple(images),
+        bad=tuple((printable(path), reason) for path, reason in sorted(bad, key=itemgetter(0))),
+        notes=(*rows.notes, *[again] * bool(repeated), *as_they_are(images)),
+        advice=tuple(advice),
+    )
+
+
+def _table_of(folder: Path) -> Path | None:
+    """The one table directly in a folder that has images directly in it too, and no folders; else `None`."""
+    found = tables_in_sight(folder)
+    if len(found) != 1 or folders.subfolders(folder):
+        return None
+    return found[0] if any(path.suffix.lower() in PICTURES for path in folder.iterdir()) else None
+
+
+def _read(root: Path, given: Mapping[Path, str], settings: DataSettings) -> _Rows:
+    """The rows of all tables.
+
+    Raises:
+        DataError: a table cannot be used, or a split is missing.
+    """
+    rows, faults, splits = _Rows(), list[str](), set[str]()
+    for file, split in given.items():
+        name = file.relative_to(root).as_posix()
+        try:
+            table = tables.read(file, settings)
+        except DataError as error:
+            faults += [f"{printable(name)}: {fault}" if len(given) > 1 else fault for fault in error.faults]
+            continue
+        rows.notes[table.note] = None
+        rows.split |= bool(split) or "split" in table.columns
+        rows.bad += [(name, f"{where}: {reason}") for where, reason in table.bad]
+        for row in table.rows:
+            where = f"{name}, {row.where}" if len(given) > 1 else row.where
+            said = split or folders.split_of(row.split) or row.split
+            splits.add(said)
+            if path := _place(file, row.path, root):
+                rows.of[path].append(replace(row, where=where, split=said, label=folders.one_form(row.label)))
+            else:
+                rows.bad.append((row.path or name, f"{where}: {_OUTSIDE if row.path else 'no path'}"))
+    known = [split for split in SPLITS if split in splits]
+    if known and not faults:
+        others = ", ".join(f"'{printable(name)}'" for name in sorted(splits.difference(SPLITS, {""}))[:_FEW])
+        told = f"; no split is called {others}" if others else ""
+        gone = [split for split in ("train", "test") if split not in known]
+        faults += [f"images are given for {' and '.join(known)}, none for {split}: add them{told}" for split in gone]
+    if faults:
+        raise DataError(faults, subject=str(root if len(given) > 1 else next(iter(given))))
+    return rows
+
+
+def _place(file: Path, path: str, root: Path) -> str | None:
+    """The path of an image relative to the root, in posix form; `None` if it is none, or lies outside.
+
+    Args:
+        file: the table, to whose folder `path` is relative, if it is.
+    """
+    place = Path(os.path.normpath(file.parent / path))
+    if not path or place == file.parent or not place.is_relative_to(root):
+        return None
+    return place.relative_to(root).as_posix()
+
+
+def _fault(row: Row, same: Iterable[Row], split: bool) -> str:
+    """What is wrong with a row, whether or not its image can be read; "" if nothing is.
+
+    Args:
+        same: all rows about the same image.
+        split: whether a row must have a split.
+    """
+    for other in same:
+        for role in ("label", "split", "group"):
+            if getattr(other, role) != getattr(row, role):
+                return f"but {other.where} says that its {role} is '{printable(getattr(other, role))}'"
+    if not row.label:
+        return "no label"
+    if split and row.split not in SPLITS:
+        return printable(unknown("split", row.split, SPLITS)) if row.split else "no split"
+    return ""
+
+
+def _obstacle(path: Path, root: Path) -> str:
+    try:
+        place = path.resolve(strict=True)
+    except FileNotFoundError:
+        return "a link to nothing" if path.is_symlink() else "there is no such file"
+    except (OSError, RuntimeError, ValueError) as error:
+        return why(error)
+    return "" if place.is_relative_to(root) else "a link that leaves the folder"
+
+
+def _in_order(classes: Iterable[str]) -> tuple[str, ...]:
+    """The classes, sorted; as numbers if all are whole numbers."""
+    names = sorted(classes)
+    return tuple(sorted(names, key=int) if all(name.isascii() and name.isdigit() for name in names) else names)
