@@ -343,7 +343,7 @@ def test_unusable_folders(tmp_path: Path) -> None:
     """A folder that cannot be used is not refused in one clear sentence."""
     missing, file = tmp_path / "missing", paint(tmp_path / "one.png", 0)
     assert [f"{missing}: there is no such folder"] == faults(missing, tmp_path) == store.faults(str(missing))
-    neither = "neither a folder, nor a table (.csv, .tsv, .jsonl, .parquet)"
+    neither = "no folder, no table (.csv, .tsv, .jsonl, .parquet) and no archive (.zip, .tar, .tar.gz, .tgz)"
     assert [f"{file}: {neither}"] == faults(file, tmp_path) == store.faults(str(file))
     unknown = "unknown data set 'digit'; did you mean 'digits'? known are digits; nor is there a folder of this name"
     assert [unknown] == faults("digit", tmp_path) == store.faults("digit")

@@ -1,5 +1,6 @@
 """What every source of backbones and of images must keep, whichever it is."""
 
+import shutil
 from pathlib import Path
 
 import keras
@@ -63,6 +64,8 @@ def source_of(name: str, folder: Path) -> str:
         rows = [f"images/{'ab'[number % 2]}/{number}.png,{'xy'[number % 2]}\n" for number in range(20)]
         (folder / "labels.csv").write_text("path,label\n" + "".join(rows))
         return str(folder / "labels.csv")
+    if name == "archive":
+        return shutil.make_archive(str(folder / "photos"), "zip", folder, "images")
     return images.SOURCES[name].names[0]
 
 

@@ -277,16 +277,18 @@ def test_class_folders_beside_a_table_are_classes(tmp_path: Path) -> None:
     assert found(tmp_path / "photos").fingerprint == before
 
 
-@pytest.mark.parametrize("folders", [("photos",), ("train", "test")])
+def test_a_table_above_the_folder_of_its_images(tmp_path: Path) -> None:
+    """The most usual layout, `labels.csv` beside `images/`, is called a single class."""
+    table = write(tmp_path / "labels.csv", listed(tmp_path))
+    assert found(tmp_path).fingerprint == found(table).fingerprint
+    assert faults(tmp_path, folders="classes")[0].startswith("only one class, 'photos', holds usable images")
+
+
+@pytest.mark.parametrize("folders", [("photos", "more"), ("train", "test"), ("photos/2019", "photos/2020")])
 def test_a_table_above_its_images_is_mentioned(tmp_path: Path, folders: tuple[str, ...]) -> None:
     """Who names the folder is told of missing class folders, and not that the table can be given."""
-    listed(tmp_path)
-    for folder in folders:
-        paint(tmp_path / folder / "x.png", 50)
-    if folders != ("photos",):
-        for path in (tmp_path / "photos").iterdir():
-            path.unlink()
-        (tmp_path / "photos").rmdir()
+    for number, folder in enumerate(folders):
+        paint(tmp_path / folder / "x.png", number)
     table = write(tmp_path / "labels.csv", [{"path": "x", "label": "y"}])
     way = f"\n    if labels.csv says what the images are, give --data {table}"
     assert faults(tmp_path)[-1].endswith(way)

@@ -33,8 +33,9 @@ class _Rows:
 def tables_in(root: Path) -> dict[Path, str]:
     """The tables that say what the images of a folder are, each with the split of its images ("": it is not known).
 
-    Either the folder has images and one table directly in it, and no folders; or all its folders are called like
-    splits, and each is such a folder. Where folders hold images, the folders are classes, whatever tables lie beside.
+    Either one table lies directly in the folder, and the images beside it or in the only folder beside it; or all
+    folders in it are called like splits, and each is such a folder. Several folders of images are classes, whatever
+    tables lie beside.
 
     Raises:
         OSError: the folder cannot be read.
@@ -92,11 +93,12 @@ def scan(root: Path, given: Mapping[Path, str], settings: DataSettings, progress
 
 
 def _table_of(folder: Path) -> Path | None:
-    """The one table directly in a folder that has images directly in it too, and no folders; else `None`."""
-    found = tables_in_sight(folder)
-    if len(found) != 1 or folders.subfolders(folder):
+    """The one table directly in a folder whose images lie beside it, or in one folder beside it; else `None`."""
+    found, inside = tables_in_sight(folder), folders.subfolders(folder)
+    if len(found) != 1 or len(inside) > 1 or any(folders.subfolders(one) for one in inside):
         return None
-    return found[0] if any(path.suffix.lower() in PICTURES for path in folder.iterdir()) else None
+    pictures = (path for one in (folder, *inside) for path in one.iterdir() if path.suffix.lower() in PICTURES)
+    return found[0] if any(pictures) else None
 
 
 def _read(root: Path, given: Mapping[Path, str], settings: DataSettings) -> _Rows:

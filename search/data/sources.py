@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from search.data import listed, tables
+from search.data import archives, listed, tables
 from search.data.division import divided
 from search.data.reading import Greys, Pixels, open_image, pixels
 from search.data.scan import Found, Progress, Scan, scan, why
@@ -77,7 +77,7 @@ def _folder_faults(source: str) -> list[str]:
         return [f"{source}: {error.strerror}"]
     if root.name == source and not there:
         return [f"{unknown('data set', source, names())}; nor is there a folder of this name"]
-    kinds = f"neither a folder, nor a table ({', '.join(tables.KINDS)})"
+    kinds = f"no folder, no table ({', '.join(tables.KINDS)}) and no archive ({', '.join(archives.KINDS)})"
     return [f"{source}: {kinds if there else 'there is no such folder'}"]
 
 
@@ -93,6 +93,17 @@ def _from_table(source: str, seed: int, settings: DataSettings, progress: Progre
         raise DataError(wrong)
     table = _root(source) / Path(source).name
     return divided(str(table), listed.scan(table.parent, {table: ""}, settings, progress), seed)
+
+
+def _from_archive(source: str, seed: int, settings: DataSettings, progress: Progress) -> Dataset:
+    if wrong := _file_faults(source):
+        raise DataError(wrong)
+    archive = Path(source).expanduser().resolve()
+    root = archives.folder(archive, settings.cache)
+    try:
+        return divided(str(archive), _scan(root, settings, progress), seed)
+    except DataError as error:
+        raise DataError(error.faults, subject=f"{archive}, unpacked into {root}") from error
 
 
 def _from_folder(source: str, seed: int, settings: DataSettings, progress: Progress) -> Dataset:
@@ -182,6 +193,10 @@ def _folder_reader(source: str, cache: Path, image_size: int, greys: Greys) -> R
     return partial(_read_file, _root(source), image_size, greys)
 
 
+def _archive_reader(source: str, cache: Path, image_size: int, greys: Greys) -> Reader:
+    return partial(_read_file, archives.folder(Path(source), cache), image_size, greys)
+
+
 SOURCES: Mapping[str, Source] = {
     "digits": Source(
         "the built-in handwritten digits",
@@ -198,6 +213,14 @@ SOURCES: Mapping[str, Source] = {
         faults=_file_faults,
         find=_from_table,
         reader=_folder_reader,
+    ),
+    "archive": Source(
+        "an archive of such a folder",
+        lambda source: bool(archives.kind(source)) and not os.path.isdir(source),  # noqa: PTH112
+        (),
+        faults=_file_faults,
+        find=_from_archive,
+        reader=_archive_reader,
     ),
     "folder": Source(
         "a folder with a folder for each class",
