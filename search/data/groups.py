@@ -52,7 +52,7 @@ def assign(images: Sequence[Found], seed: int, shares: Mapping[str, float]) -> l
         shares: of all splits but train, which has the rest; in (0, 1).
     """
     found = _shuffled(units(images), seed)
-    totals = Counter(image.class_name for image in images)
+    totals = Counter(name for image in images for name in image.strata)
     wanted = {**shares, "train": 1 - sum(shares.values())}
     have: dict[str, Counter[str]] = {split: Counter() for split in wanted}
     left, chosen = dict(enumerate(found)), dict[int, str]()
@@ -142,7 +142,7 @@ def units(images: Sequence[Found]) -> list[Unit]:
         Unit(
             tuple(sorted({images[row].group for row in rows} - {""})),
             tuple(rows),
-            Counter(images[row].class_name for row in rows),
+            Counter(name for row in rows for name in images[row].strata),
         )
         for rows in members.values()
     ]

@@ -8,7 +8,7 @@ from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
-from search.data import folders, tables
+from search.data import folders, labels, tables
 from search.data.folders import PICTURES, SPLITS, printable
 from search.data.scan import Found, Progress, Scan, as_they_are, check, in_threads, why
 from search.data.settings import DataSettings
@@ -28,6 +28,7 @@ class _Rows:
     bad: list[tuple[str, str]] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)
     split: bool = False  # whether each row must have a split
+    labelled: tuple[str, ...] = ()  # the columns that hold the label
 
 
 def tables_in(root: Path) -> dict[Path, str]:
@@ -75,7 +76,9 @@ def scan(root: Path, given: Mapping[Path, str], settings: DataSettings, progress
     checked = in_threads(partial(check, root), files, "scanning images", progress)
     for (path, row), one in zip(fitting.items(), checked, strict=True):
         if one.digest:
-            images.append(Found(path, row.label, row.split, one.digest, one.header, row.group))
+            images.append(
+                Found(path, row.label.text, row.split, one.digest, one.header, row.group, _more(row, settings))
+            )
         else:
             bad.append((path, f"{row.where}: {one.reason or 'not an image'}"))
             advice |= {one.advice: None} if one.advice else {}
@@ -84,12 +87,18 @@ def scan(root: Path, given: Mapping[Path, str], settings: DataSettings, progress
     again = f"rows that say once more what another one says: {repeated}"
     return Scan(
         splits=tuple(split for split in SPLITS if any(row.split == split for row in fitting.values())),
-        classes=_in_order({row.label for row in fitting.values()}),
+        classes=labels.names(settings.task, rows.labelled, (row.label for row in fitting.values())),
         images=tuple(images),
         bad=tuple((printable(path), reason) for path, reason in sorted(bad, key=itemgetter(0))),
         notes=(*rows.notes, *[again] * bool(repeated), *as_they_are(images)),
         advice=tuple(advice),
+        kind=settings.task,
     )
+
+
+def _more(row: Row, settings: DataSettings) -> labels.Label | None:
+    """The label, where it is more than a class."""
+    return None if settings.task == "classification" else row.label
 
 
 def _table_of(folder: Path) -> Path | None:
@@ -118,12 +127,14 @@ def _read(root: Path, given: Mapping[Path, str], settings: DataSettings) -> _Row
         rows.notes[table.note] = None
         rows.split |= bool(split) or "split" in table.columns
         rows.bad += [(name, f"{where}: {reason}") for where, reason in table.bad]
+        rows.labelled = table.columns["label"]
+        read = labels.reader(settings.task, rows.labelled, [row.texts for row in table.rows], settings.label_separator)
         for row in table.rows:
             where = f"{name}, {row.where}" if len(given) > 1 else row.where
             said = split or folders.split_of(row.split) or row.split
             splits.add(said)
             if path := _place(file, row.path, root):
-                rows.of[path].append(replace(row, where=where, split=said, label=folders.one_form(row.label)))
+                rows.of[path].append(_labelled(replace(row, where=where, split=said), read))
             else:
                 rows.bad.append((row.path or name, f"{where}: {_OUTSIDE if row.path else 'no path'}"))
     known = [split for split in SPLITS if split in splits]
@@ -135,6 +146,14 @@ def _read(root: Path, given: Mapping[Path, str], settings: DataSettings) -> _Row
     if faults:
         raise DataError(faults, subject=str(root if len(given) > 1 else next(iter(given))))
     return rows
+
+
+def _labelled(row: Row, read: labels.Read) -> Row:
+    """The row with its label, or with the reason why it has none."""
+    try:
+        return replace(row, label=read(row.texts))
+    except ValueError as error:
+        return replace(row, fault=str(error))
 
 
 def _place(file: Path, path: str, root: Path) -> str | None:
@@ -159,9 +178,9 @@ def _fault(row: Row, same: Iterable[Row], split: bool) -> str:
     for other in same:
         for role in ("label", "split", "group"):
             if getattr(other, role) != getattr(row, role):
-                return f"but {other.where} says that its {role} is '{printable(getattr(other, role))}'"
-    if not row.label:
-        return "no label"
+                return f"but {other.where} says that its {role} is '{printable(str(getattr(other, role)))}'"
+    if row.fault:
+        return row.fault
     if split and row.split not in SPLITS:
         return printable(unknown("split", row.split, SPLITS)) if row.split else "no split"
     return ""
@@ -175,9 +194,3 @@ def _obstacle(path: Path, root: Path) -> str:
     except (OSError, RuntimeError, ValueError) as error:
         return why(error)
     return "" if place.is_relative_to(root) else "a link that leaves the folder"
-
-
-def _in_order(classes: Iterable[str]) -> tuple[str, ...]:
-    """The classes, sorted; as numbers if all are whole numbers."""
-    names = sorted(classes)
-    return tuple(sorted(names, key=int) if all(name.isascii() and name.isdigit() for name in names) else names)

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from search import machine
 from search.data import folders, reading
 from search.data.folders import LAYOUTS, PICTURES, UNPRINTABLE, WASTE, printable
+from search.data.labels import Label
 from search.data.reading import ORDINARY, Header
 from search.errors import DataError
 
@@ -57,11 +58,17 @@ class Found:
     """One image: path relative to the folder, split (empty until it is known), SHA-256 in hex of its content."""
 
     path: str
-    class_name: str
+    class_name: str  # or its label, as text
     split: str
     digest: str
     header: Header = ORDINARY
     group: str = ""  # images of one group stay in one split; empty: the image is a group of its own
+    label: Label | None = None  # where it is more than the class
+
+    @property
+    def strata(self) -> tuple[str, ...]:
+        """What each split gets its share of: the image's class, or its labels."""
+        return (self.label and self.label.names) or (self.class_name,)
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ class Scan:
     bad: tuple[tuple[str, str], ...]  # (path, reason)
     notes: tuple[str, ...]
     advice: tuple[str, ...]  # what to do if the folder cannot be used, one line each
+    kind: str = "classification"  # of the task, a key of `TASKS`
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,12 @@ class DataSettings:
     Args:
         folders: `classes` if folders are classes, whatever they look like; else `auto`.
         path_column: the column of a table that holds the images' paths; `None`: found by its name, as the next three.
-        label_column: the column that holds the class of each image.
+        label_column: the column that holds the label of each image; several, with commas between, for several labels
+            in columns of 0 and 1, or for several numbers.
         split_column: the column that holds the split of each image.
         group_column: the column that says which images belong together, in one split.
+        label_separator: stands between the labels of an image; `None`: it is found.
+        task: what is predicted, a key of `TASKS`.
         cache: a folder of this node; archives are unpacked in it.
     """
 
@@ -35,12 +38,15 @@ class DataSettings:
     label_column: str | None = None
     split_column: str | None = None
     group_column: str | None = None
+    label_separator: str | None = None
+    task: str = "classification"
     cache: Path = field(default_factory=user_cache)
 
     @classmethod
     def of(cls, settings: Mapping[str, Value], cache: Path) -> Self:
         """Those of all settings that say how a data set is read."""
-        asked = {name: str(settings[name]) for name in ("folders", *COLUMNS) if settings[name] is not None}
+        names = ("folders", "task", "label_separator", *COLUMNS)
+        asked = {name: str(settings[name]) for name in names if settings[name] is not None}
         return cls(**asked, cache=cache)
 
     @property

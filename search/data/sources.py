@@ -127,7 +127,7 @@ def _scan(root: Path, settings: DataSettings, progress: Progress) -> Scan:
         return listed.scan(root, given, settings, progress)
     ways = [f"if {table.name} says what the images are, give --data {table}" for table in beside]
     try:
-        _demand_no_columns(str(root), settings)
+        _demand_no_table(str(root), settings)
         found = scan(root, settings.folders, progress)
     except DataError as error:
         *faults, last = error.faults
@@ -135,10 +135,13 @@ def _scan(root: Path, settings: DataSettings, progress: Progress) -> Scan:
     return replace(found, advice=(*found.advice, *ways))
 
 
-def _demand_no_columns(source: str, settings: DataSettings) -> None:
-    if asked := [f"--set {name}={column}" for name, column in settings.columns.items()]:
-        fault = f"{' '.join(asked)}: there is no table in which to look for a column"
-        raise DataError([fault], subject=source)
+def _demand_no_table(source: str, settings: DataSettings) -> None:
+    asked = [f"--set {name}={column}" for name, column in settings.columns.items()]
+    faults = [f"{' '.join(asked)}: there is no table in which to look for a column"] if asked else []
+    if settings.task != "classification":
+        faults.append(f"--set task={settings.task}: such labels are in a table; give one, as in --data labels.csv")
+    if faults:
+        raise DataError(faults, subject=source)
 
 
 def _root(source: str) -> Path:
@@ -148,7 +151,7 @@ def _root(source: str) -> Path:
 
 
 def _from_digits(source: str, seed: int, settings: DataSettings, progress: Progress) -> Dataset:  # noqa: ARG001
-    _demand_no_columns(source, settings)
+    _demand_no_table(source, settings)
     images, labels = _digits()
     found = [
         Found(str(index), str(label), "", hashlib.sha256(image.tobytes()).hexdigest())

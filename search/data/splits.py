@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from search.data.folders import LAYOUTS, SPLITS, printable
+from search.data.labels import Label
 from search.data.reading import ALL_GREYS, Greys, Header, together
 from search.data.scan import Found
 from search.errors import DataError
@@ -115,6 +116,7 @@ def gather(
     bad: Sequence[tuple[str, str]] = (),
     notes: Sequence[str] = (),
     advice: Sequence[str] = (),
+    kind: str = "classification",
 ) -> Dataset:
     """Build the dataset from images that have a split; copies of images in a more held-out split are skipped.
 
@@ -126,12 +128,13 @@ def gather(
         source=source,
         classes=tuple(classes),
         items={split: tuple(image.path for image in part) for split, part in parts.items()},
-        labels={split: tuple(numbers[image.class_name] for image in part) for split, part in parts.items()},
+        labels={split: tuple(_label(image, kind, numbers) for image in part) for split, part in parts.items()},
         skipped=tuple(bad),
         notes=tuple(map(printable, notes)),
         fingerprint="",
         digests={split: tuple(image.digest for image in part) for split, part in parts.items()},
         advice=tuple(map(printable, advice)),
+        kind=kind,
     )
     dataset = without(dataset, _copies(dataset))
     kept = set(dataset.items["train"])
@@ -147,6 +150,14 @@ def gather(
         notes=(*dataset.notes, *scaled),
         fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
     )
+
+
+def _label(image: Found, kind: str, numbers: Mapping[str, int]) -> Any:
+    """As `Dataset.labels` has it."""
+    if not TASKS[kind].vector:
+        return numbers[image.class_name]
+    label = image.label or Label("")
+    return label.numbers if TASKS[kind].scaled else tuple(numbers[name] for name in label.names)
 
 
 def _about_greys(greys: Greys, deep: int, training: Sequence[Header]) -> list[str]:
@@ -225,9 +236,7 @@ def demand_usable(dataset: Dataset, max_bad_files: float) -> None:
             advice = f"remove them, or allow them with --set max_bad_files={enough:g}"
             listed = listing(dataset.skipped)
             faults += [f"{bad} of its {usable + bad} image files cannot be used, {limit}; {advice}:{listed}"]
-        used = [name for name, count in dataset.counts.items() if count]
-        if len(used) < 2:
-            faults += [f"only one class, '{printable(used[0])}', holds usable images; at least two are needed"]
+        faults += _too_few(dataset)
         gaps = _gaps(dataset)
         told = f"\n  skipped:{listing(dataset.skipped)}" if gaps and 0 < bad <= allowed else ""
         faults += [*gaps[:-1], *(gap + told for gap in gaps[-1:])]
@@ -237,22 +246,47 @@ def demand_usable(dataset: Dataset, max_bad_files: float) -> None:
         raise DataError(faults, subject=dataset.source)
 
 
+def _too_few(dataset: Dataset) -> list[str]:
+    """Faults if there is nothing to tell apart."""
+    task, names = TASKS[dataset.kind], dataset.classes
+    if task.scaled:
+        empty = [split for split in SPLITS if not dataset.items[split]]
+        same = [
+            f"all numbers of '{printable(name)}' in {split} are the same; there is nothing to learn, or to compare by"
+            for place, name in enumerate(names)
+            for split in SPLITS
+            if split not in empty and len({label[place] for label in dataset.labels[split]}) < 2
+        ]
+        return [f"no image is in {split}; each of {', '.join(SPLITS)} needs some" for split in empty] + same
+    used = [name for name, count in dataset.counts.items() if count]
+    if task.vector:
+        return [] if used else ["no image has a label; at least one is needed"]
+    if len(used) < 2:
+        return [f"only one class, '{printable(used[0])}', holds usable images; at least two are needed"]
+    return []
+
+
 def _gaps(dataset: Dataset) -> list[str]:
     """A fault for every class that has no image in some split; after the first 20, only how many more there are."""
+    task = TASKS[dataset.kind]
+    if task.scaled:
+        return []
     held: defaultdict[int, dict[str, str]] = defaultdict(dict)  # class → digest → split
     for split in SPLITS:
         for label, digest in zip(dataset.labels[split], dataset.digests[split], strict=True):
-            held[label][digest] = split
-    rule = f"each of {', '.join(SPLITS)} needs at least one of every class"
+            for one in label if task.vector else (label,):
+                held[one][digest] = split
+    word = "label" if task.vector else "class"
+    rule = f"each of {', '.join(SPLITS)} needs at least one of every {word}"
     faults, counts = [], dataset.counts
     for number, name in enumerate(dataset.classes):
         if missing := [split for split in SPLITS if split not in held[number].values()]:
             different, total = len(held[number]), counts[name]
             counted = f"{total} in all" + (f", {different} without copies" if different < total else "")
             none = f"{counted}, none in {' and '.join(missing)}"
-            faults.append(f"class '{printable(name)}' has too few images for a split: {none}; {rule}")
+            faults.append(f"{word} '{printable(name)}' has too few images for a split: {none}; {rule}")
     more = len(faults) - _LISTED
-    return faults if more <= 0 else [*faults[:_LISTED], f"{more} more classes have too few images for a split"]
+    return faults if more <= 0 else [*faults[:_LISTED], f"{more} more {task.outputs} have too few images for a split"]
 
 
 def listing(bad: Sequence[tuple[str, str]]) -> str:

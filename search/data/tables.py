@@ -8,21 +8,30 @@ from typing import Any
 
 from search.data import columns
 from search.data.folders import printable
+from search.data.labels import Label
 from search.data.settings import DataSettings
 from search.errors import DataError
 
 NO_ROWS = "the table has no rows"
+NOTHING = Label("")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: where it stands (`line 7`), and its texts without spaces around; "" where it has none."""
+    """One row of a table: where it stands (`line 7`), and its texts without spaces around; "" where it has none.
+
+    Args:
+        texts: in the columns of the label.
+        label: what they say; `fault` is why nothing can be read from them.
+    """
 
     where: str
     path: str
-    label: str
+    texts: tuple[str, ...]
     split: str = ""
     group: str = ""
+    label: Label = NOTHING
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,13 +41,13 @@ class Table:
     Args:
         rows: in the order of the table.
         bad: (where, reason) of the lines that are no rows.
-        columns: role → column: `path`, `label`, and `split` and `group` if the table has them.
+        columns: role → its columns: `path`, `label`, and `split` and `group` if the table has them.
         note: which column is used for what.
     """
 
     rows: tuple[Row, ...]
     bad: tuple[tuple[str, str], ...]
-    columns: Mapping[str, str]
+    columns: Mapping[str, tuple[str, ...]]
     note: str
 
 
@@ -65,10 +74,10 @@ def read(path: Path, settings: DataSettings) -> Table:
     found = columns.find(names, settings)
     if isinstance(found, list):
         raise DataError(found, subject=str(path))
-    texts, faults = {}, []
-    for role, name in found.items():
+    texts, faults = dict[str, list[str]](), list[str]()
+    for role, name in ((role, name) for role, several in found.items() for name in several):
         try:
-            texts[role] = _texts(content.table.column(name))
+            texts[name] = _texts(content.table.column(name))
         except (ValueError, NotImplementedError):
             kind = content.table.schema.field(name).type
             faults.append(f"the column '{printable(name)}' ({role}) holds {kind}, which is no text")
@@ -76,9 +85,15 @@ def read(path: Path, settings: DataSettings) -> Table:
         faults.append(NO_ROWS)
     if faults:
         raise DataError(faults, subject=str(path))
-    parts = zip(*texts.values(), strict=True)
-    every = [Row(where, **dict(zip(texts, row, strict=True))) for where, row in zip(content.places, parts, strict=True)]
-    rows = tuple(row for row in every if row.path or row.label or row.split or row.group)
+    alone = {role: texts[several[0]] for role, several in found.items() if role != "label"}
+    labels = zip(*(texts[name] for name in found["label"]), strict=True)
+    missing = [""] * len(content.places)
+    columns_of = [alone.get(role, missing) for role in ("path", "split", "group")]
+    every = [
+        Row(where, path, label, split, group)
+        for where, label, path, split, group in zip(content.places, labels, *columns_of, strict=True)
+    ]
+    rows = tuple(row for row in every if row.path or any(row.texts) or row.split or row.group)
     return Table(rows, tuple(content.bad), found, columns.note(names, found))
 
 

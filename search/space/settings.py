@@ -23,7 +23,10 @@ GENERAL: Mapping[str, Setting] = {
     ),
     "task": Setting("what is predicted of each image", "classification", choices=tuple(TASKS)),
     "path_column": Setting("column of a table with the images' paths; nothing: found by its name", None),
-    "label_column": Setting("column of a table with each image's class; nothing: found by its name", None),
+    "label_column": Setting(
+        "column of a table with each image's label, or several, with commas between; nothing: found by its name", None
+    ),
+    "label_separator": Setting("what stands between the labels of an image; nothing: found", None),
     "split_column": Setting("column of a table with each image's split; nothing: found by its name, if any", None),
     "group_column": Setting(
         "column of a table that says which images stay in one split; nothing: found by its name, if any", None
