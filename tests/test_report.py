@@ -337,7 +337,7 @@ QUESTIONS = (
     "Where are the good values?",
     "How deep should one unfreeze?",
     "What did early stopping cost, and save?",
-    "What does accuracy cost?",
+    "What does a better model cost?",
     "How did the search go?",
     "How is it run again?",
 )

@@ -102,7 +102,7 @@ def ran(request: pytest.FixtureRequest, toy: Toy, source: Source, tmp_path_facto
     configuration = configured(toy, source, kind, folder / "trial", **chosen)
     training.train(POOL, configuration, reports.append)
     best = reports[-1]["best_epoch"]
-    exported = training.export(POOL, configuration, folder, best, [(configuration, 1)])
+    exported = training.export(POOL, configuration, folder, best, [(configuration, 1)], calibrated=bool(chosen))
     training.show_tested(configuration, exported, folder)
     training.show(POOL, configuration, best, exported)
     return Ran(kind, configuration, reports[-1], exported, folder)
@@ -115,12 +115,29 @@ def test_a_trial_of_every_task_runs_whole(ran: Ran) -> None:
     said = keras.models.load_model(ran.folder / "model.keras").predict(images, verbose=0)
     found = place.dataset.target.metrics(place.labels["val"], said, task.metrics)
     told = {name: figures.get(name, ran.last[name]) for name in task.metrics}  # of the mean, where one was taken
+    kept = [name for name in told if "loss" not in name] if "temperature" in figures else list(told)
 
-    assert told == pytest.approx(found, rel=1e-3, abs=1e-5)
+    assert {name: told[name] for name in kept} == pytest.approx({n: found[n] for n in kept}, rel=1e-3, abs=1e-5)
     assert all(math.isfinite(ran.last[f"last_{name}"]) for name in ran.configuration.objective.leading)
     assert ran.last[task.objective] > 0.3, "the images can be told apart"
     assert {name.replace("val_", "test_") for name in task.metrics} <= set(figures)
     assert json.dumps(figures, allow_nan=False)
+
+
+def test_probabilities_are_calibrated_where_that_is_asked_for(ran: Ran) -> None:
+    """They would be told as they are, or the exported file not have the temperature that its figures have."""
+    if "temperature" not in ran.exported.figures:
+        assert ran.kind == "regression" or ran.configuration.parameters["unfreeze_depth"] == 0
+        return
+    place, task = ran.configuration.place, TASKS[ran.kind]
+    images = features.images(place, "val", 0)(slice(None))
+    said = keras.models.load_model(ran.folder / "model.keras").predict(images, verbose=0)
+
+    assert task.sharpness is not None
+    if not task.wrong(place.labels["val"], said).any():
+        assert ran.exported.figures["temperature"] == 1, "nothing says how sure it may be"
+        return
+    assert task.sharpness(place.labels["val"], said) == pytest.approx(1, rel=0.05), "no other temperature fits better"
 
 
 def test_its_worst_mistakes_are_shown(ran: Ran) -> None:

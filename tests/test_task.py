@@ -175,3 +175,18 @@ def test_nobody_else_knows_what_an_output_means() -> None:
 
     # a pretrained network's own last layer is found by its activation
     assert knowing == {"classification.py", "multilabel.py", "regression.py", "graph.py"}
+
+
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.sharpness])
+def test_a_temperature_fits_best(name: str) -> None:
+    """A calibrated model would be less to be trusted than one that is not."""
+    task, true, said = TASKS[name], labels(name), outputs(name)
+    assert task.sharpness is not None
+    best = task.sharpness(true, said)
+    logits = np.log(said) if name == "classification" else np.log(said / (1 - said))
+
+    def loss(factor: float) -> float:
+        scaled = keras.activations.get(task.activation)(keras.ops.convert_to_tensor(factor * logits))
+        return task.loss_of(true, np.asarray(scaled))
+
+    assert loss(best) <= min(loss(best * factor) for factor in (0.5, 0.9, 1.1, 2)) + 1e-6

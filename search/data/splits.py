@@ -276,15 +276,14 @@ def _gaps(dataset: Dataset) -> list[str]:
         for label, digest in zip(dataset.labels[split], dataset.digests[split], strict=True):
             for one in label if task.vector else (label,):
                 held[one][digest] = split
-    word = "label" if task.vector else "class"
-    rule = f"each of {', '.join(SPLITS)} needs at least one of every {word}"
+    rule = f"each of {', '.join(SPLITS)} needs at least one of every {task.singular}"
     faults, counts = [], dataset.counts
     for number, name in enumerate(dataset.classes):
         if missing := [split for split in SPLITS if split not in held[number].values()]:
             different, total = len(held[number]), counts[name]
             counted = f"{total} in all" + (f", {different} without copies" if different < total else "")
             none = f"{counted}, none in {' and '.join(missing)}"
-            faults.append(f"{word} '{printable(name)}' has too few images for a split: {none}; {rule}")
+            faults.append(f"{task.singular} '{printable(name)}' has too few images for a split: {none}; {rule}")
     more = len(faults) - _LISTED
     return faults if more <= 0 else [*faults[:_LISTED], f"{more} more {task.outputs} have too few images for a split"]
 

@@ -201,7 +201,10 @@ class Export:
         best.mkdir(parents=True, exist_ok=True)
         configuration = self._configuration(row)
         candidates = [(self._configuration(one), one.best_epoch or 0) for one in mixed]
-        exported, unshown = training.export(self._pool, configuration, best, row.best_epoch or 0, candidates), {}
+        calibrated = request.space.settings["calibrate"] == "true"
+        epoch = row.best_epoch or 0
+        exported = training.export(self._pool, configuration, best, epoch, candidates, calibrated=calibrated)
+        unshown: dict[str, str] = {}
         sent = [best.name]
         for one in (row, *others):
             try:

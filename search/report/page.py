@@ -30,7 +30,7 @@ def page(found: Findings) -> str:
         ("Where are the good values?", _parameters(found)),
         ("How deep should one unfreeze?", chart(charts.depths(found))),
         ("What did early stopping cost, and save?", _stopping(found)),
-        ("What does accuracy cost?", _costs(found)),
+        ("What does a better model cost?", _costs(found)),
         ("Where does the model fail?", failures.parts(found)),
         ("Can its probabilities be trusted?", failures.trust(found)),
         ("How did the search go?", _course(found)),
@@ -43,11 +43,10 @@ def page(found: Findings) -> str:
 def _summary(found: Findings) -> list[Part]:
     about = found.about
     images = "/".join(str(about["data"]["images"].get(split, 0)) for split in ("train", "val", "test"))
-    settings = about["settings"]
+    settings, outputs = about["settings"], found.objective.task.counting(len(about["data"]["classes"]))
     told = (
         f"{about['status']}: {counted(found.rows)}. Space {about['space']['name']}, backbone {settings['backbone']} "
-        f"with weights {settings['weights']}, {images} images of {len(about['data']['classes'])} "
-        f"{found.objective.task.outputs} "
+        f"with weights {settings['weights']}, {images} images of {outputs} "
         f"(train/validation/test) at {settings['image_size']} pixels."
     )
     keys = []

@@ -22,16 +22,12 @@ def summary(request: Request) -> str:
     confirming = f", and {request.space.confirming} that confirm the best" if request.space.confirming else ""
     longer = f", the best ones of at most {request.space.longest}" if request.space.longest > budget.epochs else ""
     images = "/".join(str(len(items)) for items in request.workload.images.items.values())
+    outputs = request.space.objective.task.counting(len(request.workload.images.classes))
     return (
         f"search {request.folder.name}: {budget.trials} trials of at most {budget.epochs} epochs{longer}{confirming}, "
         f"backbone {settings['backbone']} with weights {request.weights}, "
-        f"{images} images of {_outputs(request)} at {request.image_size} pixels"
+        f"{images} images of {outputs} at {request.image_size} pixels"
     )
-
-
-def _outputs(request: Request) -> str:
-    count, named = len(request.workload.images.classes), request.space.objective.task.outputs
-    return f"{count} {named if count > 1 else named.removesuffix('s')}"
 
 
 def about_images(request: Request) -> list[str]:

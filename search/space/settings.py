@@ -41,6 +41,11 @@ GENERAL: Mapping[str, Setting] = {
     "confirm": Setting(
         "best configurations that are run again with other seeds at the end; 0: none", 0, low=0, high=100
     ),
+    "calibrate": Setting(
+        "whether the model's probabilities are scaled by a temperature that is fitted on the validation images",
+        "false",
+        choices=("false", "true"),
+    ),
     "soup": Setting(
         "best trials of whose weights the model may be the mean, where that is better; 0: the winner's alone",
         0,

@@ -112,10 +112,12 @@ def task_faults(space: Space) -> list[str]:
     kind, task, losses = space.objective.kind, space.objective.task, space.tables["loss"]
     fit = [name for name, loss in losses.items() if kind in getattr(loss, "tasks", ())]
     found = [
-        f"loss: {name} does not train for task={kind}; {' and '.join(fit)} do"
+        f"loss: {name} does not train for task={kind}; {', '.join(fit)} do"
         for name in space.named("loss")
         if name in losses and name not in fit
     ]
+    if task.sharpness is None and space.settings.get("calibrate") == "true":
+        found.append(f"calibrate is for probabilities; task={kind} has none")
     weighed = "class_weight_exponent"
     if not task.weighted and (weighed in space.search or space.settings.get(weighed)):
         found.append(f"{weighed} is for images of one class each; not for task={kind}")

@@ -68,20 +68,36 @@ def log_loss(labels: Labels, probabilities: Probabilities) -> float:
 def calibrated_log_loss(labels: Labels, probabilities: Probabilities) -> float:
     """The mean cross-entropy at the temperature that makes it least, in nats: what the order of the answers is worth.
 
-    Temperature scaling (Guo et al. 2017, https://arxiv.org/abs/1706.04599). The temperature is one number, fitted on
-    the same images by Newton's method: the loss is convex in what the logits are multiplied by.
+    The temperature is fitted on the same images.
     """
-    sharpness = 1.0
+    return _scaled(labels, probabilities, sharpness(labels, probabilities))[0]
+
+
+def sharpness(labels: Labels, probabilities: Probabilities) -> float:
+    """What the logits are multiplied by so that the cross-entropy is least: one over the temperature.
+
+    Temperature scaling (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    """
+    return fitted(lambda known: _scaled(labels, probabilities, known))
+
+
+def fitted(scaled: Callable[[float], tuple[float, float, float]]) -> float:
+    """Where a convex loss is least, by Newton's method from 1, in [0.001, 1000].
+
+    Args:
+        scaled: the loss there, and its two derivatives.
+    """
+    known = 1.0
     for _ in range(STEPS):
-        _, slope, curvature = _scaled(labels, probabilities, sharpness)
-        step = min(max(slope / max(curvature, 1e-12), -3 * sharpness), 3 / 4 * sharpness)
-        sharpness = min(max(sharpness - step, SOFTEST), SHARPEST)
-        if abs(step) < CLOSE * sharpness:
+        _, slope, curvature = scaled(known)
+        step = min(max(slope / max(curvature, 1e-12), -3 * known), 3 / 4 * known)
+        known = min(max(known - step, SOFTEST), SHARPEST)
+        if abs(step) < CLOSE * known:
             break
-    return _scaled(labels, probabilities, sharpness)[0]
+    return known
 
 
-def _scaled(labels: Labels, probabilities: Probabilities, sharpness: float) -> tuple[float, float, float]:
+def _scaled(labels: Labels, probabilities: Probabilities, factor: float) -> tuple[float, float, float]:
     """The mean cross-entropy of answers whose logits are multiplied by a factor, and its two derivatives by that."""
     sums = np.zeros(3)
     count = max(1, CHUNK // probabilities.shape[1])
@@ -89,11 +105,11 @@ def _scaled(labels: Labels, probabilities: Probabilities, sharpness: float) -> t
         logits = np.log(np.clip(probabilities[first : first + count], 1e-37, 1.0))
         logits -= logits.max(1, keepdims=True)
         own = logits[np.arange(len(logits)), labels[first : first + count]]
-        weights = np.exp(sharpness * logits)
+        weights = np.exp(factor * logits)
         whole = weights.sum(1)
         mean = (weights * logits).sum(1) / whole
         square = (weights * logits * logits).sum(1) / whole
-        sums += [(np.log(whole) - sharpness * own).sum(), (mean - own).sum(), (square - mean * mean).sum()]
+        sums += [(np.log(whole) - factor * own).sum(), (mean - own).sum(), (square - mean * mean).sum()]
     loss, slope, curvature = (float(each) for each in sums / len(labels))
     return loss, slope, curvature
 
@@ -184,6 +200,7 @@ METRICS: Mapping[str, Metric] = {
 
 CLASSIFICATION = Task(
     "one of several classes",
+    singular="class",
     outputs="classes",
     vector=False,
     label_dtype="int32",
@@ -199,4 +216,5 @@ CLASSIFICATION = Task(
     told=_told,
     figures=_figures,
     weighted=True,
+    sharpness=sharpness,
 )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.task.classification import area
+from search.task.classification import area, fitted
 from search.task.metric import LOSS, Metric
 from search.task.task import Said, Task
 
@@ -64,6 +64,19 @@ def thresholds(labels: Labels, probabilities: Probabilities) -> NDArray[np.float
     It lies in the middle between two neighbouring probabilities; 0.5 where the label does not occur.
     """
     return np.array([_threshold(labels[:, one] > 0, probabilities[:, one]) for one in range(labels.shape[1])])
+
+
+def sharpness(labels: Labels, probabilities: Probabilities) -> float:
+    """What the logits are multiplied by so that the binary cross-entropy is least: one over the temperature."""
+    known = np.clip(probabilities.astype(float), 1e-7, 1 - 1e-7)
+    logits = np.log(known / (1 - known))
+
+    def scaled(factor: float) -> tuple[float, float, float]:
+        said = 1 / (1 + np.exp(-factor * logits))
+        slope, curvature = logits * (said - labels), logits**2 * said * (1 - said)
+        return log_loss(labels, said), float(slope.mean()), float(curvature.mean())
+
+    return fitted(scaled)
 
 
 def _threshold(true: NDArray[np.bool_], probabilities: Probabilities) -> float:
@@ -141,6 +154,7 @@ METRICS: Mapping[str, Metric] = {
 
 MULTILABEL = Task(
     "several labels an image",
+    singular="label",
     outputs="labels",
     vector=True,
     label_dtype="float32",
@@ -155,4 +169,5 @@ MULTILABEL = Task(
     pointing=lambda labels, probabilities: _off(labels, probabilities).argmax(axis=1),
     told=_told,
     figures=_figures,
+    sharpness=sharpness,
 )

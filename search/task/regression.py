@@ -52,7 +52,7 @@ def _off(labels: Numbers, outputs: Numbers) -> NDArray[np.floating]:
 
 
 def _told(names: Sequence[str], label: Any) -> str:
-    numbers = [f"{number:.4g}" for number in label]
+    numbers = [f"{number:.5g}" for number in label]
     return numbers[0] if len(names) == 1 else ", ".join(f"{n} {v}" for n, v in zip(names, numbers, strict=True))
 
 
@@ -82,6 +82,7 @@ METRICS: Mapping[str, Metric] = {
 
 REGRESSION = Task(
     "numbers",
+    singular="number",
     outputs="numbers",
     vector=True,
     label_dtype="float32",

@@ -19,7 +19,7 @@ class Task:
     """One kind of target.
 
     Args:
-        words: for people; `outputs` is what there are several of, such as "classes".
+        words: for people; `singular` is what an output stands for, such as "class", and `outputs` several of them.
         vector: whether a label has a number for each output; else it is one number. `label_dtype` is its type.
         activation: of the output layer, by Keras's name; `output` is the name of that layer.
         loss: what trials are validated by, whatever they are trained by, by Keras's name: a function of labels and
@@ -35,10 +35,13 @@ class Task:
         sure: whether `wrong` is a share, of how sure the network was.
         weighted: whether images can be weighted by their class.
         scaled: whether outputs are numbers that are scaled for training.
+        sharpness: labels and outputs → what the output layer is multiplied by so that its probabilities fit best;
+            `None` where there are none.
         defaults: settings whose defaults are others than usual.
     """
 
     words: str
+    singular: str
     outputs: str
     vector: bool
     label_dtype: str
@@ -56,7 +59,12 @@ class Task:
     sure: bool = True
     weighted: bool = False
     scaled: bool = False
+    sharpness: Callable[[Array, Array], float] | None = None
     defaults: Mapping[str, Value] = field(default_factory=dict)
+
+    def counting(self, count: int) -> str:
+        """How many outputs there are, in words."""
+        return f"{count} {self.outputs if count != 1 else self.singular}"
 
     @property
     def counted(self) -> list[str]:

@@ -153,9 +153,10 @@ class Exported:
 
     Args:
         figures: `test_loss` and so on for all metrics, and what else the task tells, of the file as plain Keras loads
-            it; `model_bytes`, and `latency_ms`: what one image takes, on `latency_on`; `custom_objects`: the classes of
-            a head of the space's own that Keras needs to load it, where there are any. Where it is the mean of several
-            trials, also its `val_loss` and so on, and `soup`: their `trials`, and what the best has `alone`.
+            it; `model_bytes`, and `latency_ms`: what one image takes, on `latency_on`; `temperature`, where it was
+            calibrated; `custom_objects`: the classes of a head of the space's own that Keras needs to load it, where
+            there are any. Where it is the mean of several trials, also its `val_loss` and so on, and `soup`: their
+            `trials`, and what the best has `alone`.
         model: as plain Keras loads it.
         answering: the same, giving more; see `explanation.answering`.
         tested: what it says of the test images.
@@ -175,6 +176,8 @@ def export(
     folder: Path,
     epoch: int,
     others: Sequence[tuple[Configuration, int]] = (),
+    *,
+    calibrated: bool = False,
 ) -> Exported:
     """Write the winner's model, `model.keras`, and evaluate it once on the test split.
 
@@ -184,6 +187,7 @@ def export(
         others: trials with their best epochs whose weights are averaged with the winner's where that makes the
             objective better; the better ones first. One whose weights are not there, or which has another head, is
             left out.
+        calibrated: whether the probabilities are scaled by a temperature.
 
     Raises:
         CheckpointError: the weights are gone, damaged, or not those of the best epoch.
@@ -209,6 +213,9 @@ def export(
     about = _mixed(pool, configuration, others, model, lambda: asked("val")) if others else {}
     if about:
         about["soup"]["alone"] |= _of_test(tested, configuration.objective)
+    if calibrated and task.sharpness:
+        about["temperature"] = _calibrate(model, asked("val"), task.sharpness)
+    if about:
         model.save(path)
         tested = asked("test")
     first = features.images(configuration.place, "test", 0)(slice(0, 1))
@@ -222,6 +229,19 @@ def export(
         **about,
     }
     return Exported(figures, model, answering, tested, configuration.shape)
+
+
+def _calibrate(model: "keras.Model", answers: "Answers", sharpness: Callable[[Any, Any], float]) -> float:
+    """Scale what the output layer gives before its activation; return the temperature.
+
+    It is 1 where all answers are right: nothing then says how sure the model may be.
+    """
+    from search.trial import explanation
+
+    factor = sharpness(*answers.said) if answers.wrong.any() else 1.0
+    head = explanation.output_layer(model)
+    head.set_weights([weights * factor for weights in head.get_weights()])
+    return 1 / factor
 
 
 def _of_keras(layer: Any) -> bool:
