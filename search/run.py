@@ -39,7 +39,11 @@ def parser() -> Parser:
     )
     add = options.add_argument
     add("--space", default="finetune", metavar="NAME|FILE.py", help="what may vary (default: finetune)")
-    add("--data", metavar="DIR|NAME", help="DIR/<class>/*, DIR/{train,val,test}/<class>/*, or a built-in set")
+    add(
+        "--data",
+        metavar="DIR|FILE|NAME",
+        help="DIR/<class>/*, DIR/{train,val,test}/<class>/*, a table of images, an archive, or a built-in set",
+    )
     add("--backbone", metavar="NAME|FILE.keras", help="a keras.applications name, tiny, or a saved Keras model")
     add("--weights", metavar="imagenet|none|FILE", help="where the backbone's weights come from")
     add("--trials", metavar="N", help="how many trials")

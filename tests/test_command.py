@@ -305,7 +305,11 @@ def test_unusable_data(place: Path, refused: Refused, here: bool, make: Callable
 def test_file_for_data(tmp_path: Path, refused: Refused) -> None:
     """A file given as data is called an empty folder."""
     (tmp_path / "photos.zip").write_text("a file")
-    assert [f"{tmp_path}/photos.zip: not a folder"] == refused("--data", f"{tmp_path}/photos.zip", here=True)
+    (tmp_path / "photo.png").write_text("a file")
+    told = f"{tmp_path}/photos.zip: no .zip archive, or one that is cut off; fetch it again"
+    assert [told] == refused("--data", f"{tmp_path}/photos.zip", here=True)
+    (fault,) = refused("--data", f"{tmp_path}/photo.png", here=True)
+    assert fault.startswith(f"{tmp_path}/photo.png: no folder, no table (.csv, .tsv, .jsonl, .parquet) and no archive")
 
 
 def test_only_bad_files(place: Path, refused: Refused) -> None:

@@ -23,6 +23,7 @@ from search.errors import DataError, StorageError
 _SPARE = 64 << 20  # bytes that stay free on the disk
 _BLOCK = 512  # bytes, of tar
 _CHUNK = 1 << 20
+_GZIP = b"\x1f\x8b"
 
 
 class _UnsafeError(ValueError):
@@ -53,6 +54,20 @@ def folder(archive: Path, cache: Path) -> Path:
             if not home.is_dir():
                 _unpack(archive, home)
     return _inner(home)
+
+
+def faults(archive: Path) -> list[str]:
+    """What is wrong with an archive that can be seen without unpacking it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with archive.open("rb") as file:
+        if kind(archive.name) == ".zip":
+            known = zipfile.is_zipfile(file)
+        else:
+            known = file.read(2) == _GZIP if kind(archive.name) != ".tar" else tarfile.is_tarfile(file)
+    return [] if known else [f"{archive}: no {kind(archive.name)} archive, or one that is cut off; fetch it again"]
 
 
 def kind(name: str) -> str:
@@ -108,7 +123,7 @@ def _unpack(archive: Path, home: Path) -> None:
         raise DataError([f"not unpacked, because it is not safe: {error}"], subject=str(archive)) from error
     except (ValueError, EOFError, RuntimeError, NotImplementedError, zlib.error, *_DAMAGED) as error:
         said = printable(str(error) or type(error).__name__)
-        raise DataError([f"damaged, or not what its name says: {said}; fetch it again"], str(archive)) from error
+        raise DataError([f"damaged: {said}; fetch it again"], str(archive)) from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
 

@@ -88,6 +88,15 @@ def _file_faults(source: str) -> list[str]:
     return [] if path.is_file() and os.access(path, os.R_OK) else [f"{source}: not a file that can be read"]
 
 
+def _archive_faults(source: str) -> list[str]:
+    if wrong := _file_faults(source):
+        return wrong
+    try:
+        return archives.faults(Path(source).expanduser())
+    except OSError as error:
+        return [f"{source}: {error.strerror}"]
+
+
 def _from_table(source: str, seed: int, settings: DataSettings, progress: Progress) -> Dataset:
     if wrong := _file_faults(source):
         raise DataError(wrong)
@@ -96,7 +105,7 @@ def _from_table(source: str, seed: int, settings: DataSettings, progress: Progre
 
 
 def _from_archive(source: str, seed: int, settings: DataSettings, progress: Progress) -> Dataset:
-    if wrong := _file_faults(source):
+    if wrong := _archive_faults(source):
         raise DataError(wrong)
     archive = Path(source).expanduser().resolve()
     root = archives.folder(archive, settings.cache)
@@ -221,7 +230,7 @@ SOURCES: Mapping[str, Source] = {
         "an archive of such a folder",
         lambda source: bool(archives.kind(source)) and not os.path.isdir(source),  # noqa: PTH112
         (),
-        faults=_file_faults,
+        faults=_archive_faults,
         find=_from_archive,
         reader=_archive_reader,
     ),
