@@ -83,8 +83,8 @@ def test_a_kind_of_images_is_found_split_and_read(name: str, tmp_path: Path) -> 
     assert found.fingerprint == again.fingerprint
     assert all(found.items[split] for split in ("train", "val", "test"))
     assert found.target.outputs == len(found.classes) > 1
-    assert not isinstance(first, images.Unread)
-    assert (first.shape, first.dtype) == ((16, 16, 3), np.uint8)
+    assert isinstance(first, images.Decoded)
+    assert (first.pixels.shape, first.pixels.dtype) == ((16, 16, 3), np.uint8)
 
 
 def test_what_is_no_source_is_told(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def _question(request: Request, mark: Path, uri: str) -> Question:
         seed=request.seed,
         max_bad_files=settings.number("max_bad_files"),
         settings=DataSettings.of(settings, request.cache),
-        fingerprint=place.dataset.fingerprint,
+        fingerprint=place.dataset.scanned or place.dataset.fingerprint,
         files={name: digest(Path(name)) for name in named},
         cache=request.cache,
         bytes=images + sum(place.bytes(cut) for cut in request.workload.cuts),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from search.data import archives, listed, tables
+from search.data import archives, duplicates, listed, tables
 from search.data.division import divided
 from search.data.reading import Greys, Pixels, open_image, pixels
 from search.data.scan import Found, Progress, Scan, scan, why
@@ -31,7 +31,15 @@ class Unread:
     changed: bool
 
 
-Reader = Callable[[tuple[str, str]], Pixels | Unread]  # from (item, digest)
+@dataclass(frozen=True)
+class Decoded:
+    """An image: its pixels (side, side, 3), uint8, and its difference hash, see `duplicates`."""
+
+    pixels: Pixels
+    look: int = duplicates.NONE
+
+
+Reader = Callable[[tuple[str, str]], Decoded | Unread]  # from (item, digest)
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,7 @@ def _digits() -> tuple[Pixels, list[int]]:
         return np.rint(digits["images"] * (255 / 16)).astype(np.uint8), digits["labels"].tolist()
 
 
-def _read_file(root: Path, image_size: int, greys: Greys, item: tuple[str, str]) -> Pixels | Unread:
+def _read_file(root: Path, image_size: int, greys: Greys, item: tuple[str, str]) -> Decoded | Unread:
     path, digest = item
     try:
         content = (root / path).read_bytes()
@@ -191,14 +199,16 @@ def _read_file(root: Path, image_size: int, greys: Greys, item: tuple[str, str])
         return Unread("its content has changed", changed=True)
     try:
         with open_image(io.BytesIO(content)) as image:
-            return pixels(image, image_size, greys)
+            small = min(image.size) < duplicates.SMALLEST
+            read = pixels(image, image_size, greys)
+            return Decoded(read, duplicates.NONE if small else duplicates.look(read))
     except Exception as error:  # noqa: BLE001 (a corrupt file makes Pillow raise anything)
         return Unread(why(error), changed=False)
 
 
 def _digits_reader(source: str, cache: Path, image_size: int, greys: Greys) -> Reader:  # noqa: ARG001
     images, _ = _digits()
-    return lambda item: pixels(Image.fromarray(images[int(item[0])]), image_size, greys)
+    return lambda item: Decoded(pixels(Image.fromarray(images[int(item[0])]), image_size, greys))
 
 
 def _folder_reader(source: str, cache: Path, image_size: int, greys: Greys) -> Reader:  # noqa: ARG001

@@ -41,6 +41,7 @@ class Dataset:
     advice: tuple[str, ...] = ()  # what to do if the dataset cannot be used, one line each
     kind: str = "classification"  # of the task, a key of `TASKS`
     faults: tuple[str, ...] = ()  # why it cannot be used, whichever of its images are read
+    scanned: str = ""  # the fingerprint before near-duplicates were left out; empty: none were
 
     @property
     def target(self) -> Target:

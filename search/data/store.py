@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,20 @@ import PIL
 from filelock import FileLock
 
 from search.data import sources
+from search.data.duplicates import Looks
 from search.data.folders import SPLITS
+from search.data.near import about_near, apart
 from search.data.reading import Pixels
 from search.data.scan import Progress, in_threads, silent
 from search.data.settings import DataSettings
-from search.data.sources import Unread
+from search.data.sources import Decoded, Unread
 from search.data.splits import Dataset, demand_usable, listing, without
 from search.errors import DataError, StorageError
 from search.task.task import Array
 
 __all__ = ["SPLITS", "Dataset", "Progress", "decode", "faults", "find", "load", "silent"]
+
+_LOOKS = "looks.npy"  # beside the images: the difference hash of each
 
 
 def faults(source: str) -> list[str]:
@@ -59,7 +64,13 @@ def find(
 
 
 def decode(
-    found: Dataset, *, max_bad_files: float, image_size: int, cache: Path, progress: Progress = silent
+    found: Dataset,
+    *,
+    max_bad_files: float,
+    image_size: int,
+    cache: Path,
+    near_duplicates: str = "tell",
+    progress: Progress = silent,
 ) -> Dataset:
     """Decode the images into the cache, unless they are there already.
 
@@ -68,20 +79,32 @@ def decode(
         max_bad_files: as for `find`; images whose content turns out to be bad are counted too.
         image_size: side in pixels; images are resized bilinearly, the aspect ratio is not kept.
         cache: a folder of this node; the images are written below `images/` in it.
+        near_duplicates: `skip` leaves out training images that look nearly as validation or test images do; `tell`
+            counts them in a note.
         progress: called from this thread from time to time.
 
     Returns:
-        The dataset without the images that could not be decoded.
+        The dataset without the images that could not be decoded, or were left out.
 
     Raises:
         DataError: too many images are bad; names every fault at once.
         StorageError: the cache cannot be written.
     """
+    dataset, looks = _decoded(found, cache, image_size, progress)
+    if near_duplicates == "skip" and (kept := apart(dataset, looks)) is not dataset:
+        dataset, _ = _decoded(kept, cache, image_size, progress)
+    else:
+        dataset = replace(dataset, notes=(*dataset.notes, *about_near(dataset, looks)))
+    demand_usable(dataset, max_bad_files)
+    return dataset
+
+
+def _decoded(found: Dataset, cache: Path, image_size: int, progress: Progress) -> tuple[Dataset, dict[str, Looks]]:
+    """The dataset without the images that could not be decoded, and the difference hashes of the others."""
     home = _home(found, image_size, cache)
     with _locked(home):
         dataset = _stored(found, home, image_size) or _store(found, cache, image_size, progress)
-    demand_usable(dataset, max_bad_files)
-    return dataset
+        return dataset, {split: np.load(home / f"{split}.{_LOOKS}") for split in SPLITS}
 
 
 def load(dataset: Dataset, split: str, image_size: int, cache: Path) -> tuple[Pixels, Array]:
@@ -147,7 +170,15 @@ def _stored(asked: Dataset, home: Path, image_size: int) -> Dataset | None:
         return None
     dataset = without(asked, bad)
     complete = all(_opened(dataset, split, home, image_size) is not None for split in SPLITS)
-    return dataset if complete else None
+    return dataset if complete and _hashed(dataset, home) else None
+
+
+def _hashed(dataset: Dataset, home: Path) -> bool:
+    """Whether every image has its difference hash beside it; those that an older version decoded have none."""
+    try:
+        return all(len(np.load(home / f"{split}.{_LOOKS}")) == len(dataset.items[split]) for split in SPLITS)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _store(asked: Dataset, cache: Path, image_size: int, progress: Progress, nothing_bad: bool = False) -> Dataset:
@@ -166,7 +197,10 @@ def _store(asked: Dataset, cache: Path, image_size: int, progress: Progress, not
         for split in SPLITS:
             items = list(zip(asked.items[split], asked.digests[split], strict=True))
             results = in_threads(reader, items, f"decoding {split} images", progress)
-            _write(making / f"{split}.npy", _readable(asked.items[split], results, unread), image_size)
+            looks: list[int] = []
+            images = _readable(asked.items[split], results, unread, looks)
+            _write(making / f"{split}.npy", images, image_size)
+            np.save(making / f"{split}.{_LOOKS}", np.array(looks, np.uint64))
         bad = [(item, failure.reason) for item, failure in unread.items()]
         changed = [(item, failure.reason) for item, failure in unread.items() if failure.changed or nothing_bad]
         if changed:
@@ -182,13 +216,16 @@ def _store(asked: Dataset, cache: Path, image_size: int, progress: Progress, not
     return dataset
 
 
-def _readable(items: Sequence[str], results: Iterable[Pixels | Unread], unread: dict[str, Unread]) -> Iterator[Pixels]:
-    """The results that are pixels, in order; the failures are added to `unread` by their item."""
+def _readable(
+    items: Sequence[str], results: Iterable[Decoded | Unread], unread: dict[str, Unread], looks: list[int]
+) -> Iterator[Pixels]:
+    """The pixels that were decoded, in order, whose hashes are added to `looks`; failures to `unread`, by item."""
     for item, result in zip(items, results, strict=True):
         if isinstance(result, Unread):
             unread[item] = result
         else:
-            yield result
+            looks.append(result.look)
+            yield result.pixels
 
 
 def _write(path: Path, images: Iterable[Pixels], image_size: int) -> None:

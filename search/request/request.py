@@ -196,7 +196,14 @@ def complete(request: Request, found: store.Dataset, preparation: Preparation, p
     image_size, blocks = int(described["image_size"]), len(described["blocks"])
     space = request.space.resolve(blocks)
     budget = replace(space.budget, trials=int(min(space.budget.trials, space.size)))
-    dataset = store.decode(found, max_bad_files=bad, image_size=image_size, cache=request.cache, progress=progress)
+    dataset = store.decode(
+        found,
+        max_bad_files=bad,
+        image_size=image_size,
+        cache=request.cache,
+        near_duplicates=settings.text("near_duplicates"),
+        progress=progress,
+    )
     place = Place(
         cache=request.cache,
         dataset=dataset,

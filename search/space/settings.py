@@ -31,6 +31,11 @@ GENERAL: Mapping[str, Setting] = {
     "group_column": Setting(
         "column of a table that says which images stay in one split; nothing: found by its name, if any", None
     ),
+    "near_duplicates": Setting(
+        "images that look nearly the same in two splits: tell of them, or skip those of the training images",
+        "tell",
+        choices=("tell", "skip"),
+    ),
     "augmented_views": Setting(
         "views of each training image, taken in turn by epoch: itself, and fixed random transforms", 1, low=1, high=1000
     ),
