@@ -25,6 +25,7 @@ MODEL, METRICS, SPLIT, READING, MISTAKES, PICTURES = (
     "mistakes.json",
     "mistakes",
 )
+CARD, LABELS, EXPORTS = "README.md", "labels.txt", "export"
 COMPARISON = "comparison.html"
 
 
@@ -107,6 +108,11 @@ class Files:
     def metrics(self) -> Path:
         """The winner's metrics."""
         return self.best / METRICS
+
+    @property
+    def exports(self) -> Path:
+        """The folder of the winner's model in other formats, with a folder for each."""
+        return self.best / EXPORTS
 
     def checkpoints(self, trial: str) -> Path:
         """The folder of one trial's checkpoints."""

@@ -2,14 +2,12 @@
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
-from search.errors import RequestError, SearchError, unknown
-from search.record import files, mirror
-from search.record.objects import local, remote
-from search.record.record import NAME, Record, keep_others_out, read, write_text
+from search.errors import SearchError
+from search.record import files
+from search.record.record import keep_others_out, write_text
+from search.record.stored import opened
 from search.report.conclusion import leaderboard
 from search.report.console import complain, console, steady
 
@@ -31,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     shown = console()
     try:
-        searches = [analysis.find(record) for record in load(options.storage, options.names)]
+        searches = [analysis.find(record) for record in opened(options.storage, options.names, *PICTURED)]
         if len(searches) == 1:
             found = searches[0]
             path = found.record.files.report
@@ -47,26 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     shown.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
     return 0
-
-
-def load(given: str, names: Sequence[str]) -> list[Record]:
-    """Read the records of searches. Of one in object storage it is fetched; its page stays on this machine.
-
-    Raises:
-        RequestError: names every search that is not there.
-        StorageError: a record cannot be read.
-    """
-    away = remote(given)
-    storage = local(given, Path(tempfile.mkdtemp(prefix="finetune-search-"))) if away else Path(given)
-    for name in names:
-        if away and NAME.fullmatch(name):
-            (storage / name).mkdir(parents=True, exist_ok=True)
-            mirror.fetch_record(given, name, storage / name, *PICTURED)
-    known = files.searches(storage)
-    missing = [name for name in names if name not in known]
-    if missing:
-        raise RequestError([f"{unknown('search', name, known)} in {given}" for name in missing])
-    return [read(storage / name) for name in dict.fromkeys(names)]
 
 
 if __name__ == "__main__":
