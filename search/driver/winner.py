@@ -1,5 +1,6 @@
 """The winner: it is exported and tested once, and its figures are written."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from search.cluster.connection import Fleet
 from search.data.store import SPLITS
+from search.driver import card
 from search.driver.worker import Export
 from search.errors import CheckpointError, NodeError, NoUsableTrialError, StorageError, cause
 from search.record.files import SPLIT
@@ -91,7 +93,7 @@ def export_best(
 
 
 def write_figures(request: Request, record: Record, winner: Row, tested: dict[str, Any]) -> dict[str, Any]:
-    """Write the winner's figures, the split, and the parameters for reading images; return the figures."""
+    """Write the winner's figures, its card, the split, and the parameters for reading images; return the figures."""
     dataset, objective = request.workload.images, request.space.objective
     metrics = {
         "trial": winner.trial,
@@ -106,6 +108,8 @@ def write_figures(request: Request, record: Record, winner: Row, tested: dict[st
     items = {split: list(dataset.items[split]) for split in SPLITS}
     write_json(record.files.best / SPLIT, {"data": dataset.source, **items})
     write_reading(record.files.best, dataset.greys, request.image_size)
+    card.write(request, record, winner, metrics)
+    shutil.rmtree(record.files.exports, ignore_errors=True)  # they are of another model, if any are there
     return metrics
 
 
