@@ -232,6 +232,12 @@ def _read(file: BufferedReader) -> Checked:
         return Checked(hashlib.file_digest(file, "sha256").hexdigest(), header)
 
 
+def told(path: Path, reason: str) -> str:
+    """Why a file is not an image, and what to do, in one line: `reason`, or a better one, see `_told`."""
+    found = _told(path, reason)
+    return f"{found.reason}; {found.advice}" if found.advice else found.reason
+
+
 def _told(path: Path, reason: str) -> Checked:
     """The result for a file that is not a readable image, with a better reason if its first bytes reveal its type."""
     with path.open("rb") as file:

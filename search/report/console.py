@@ -226,6 +226,13 @@ def quiet(log: Path) -> Iterator[Console]:
                 os.close(original)
 
 
+@contextlib.contextmanager
+def aside() -> Iterator[Console]:
+    """A console on the standard error, which still reaches the user within `quiet`."""
+    with _stream(os.dup(2), sys.stderr.encoding, owned=True) as user:
+        yield console(user)
+
+
 def described(row: Row) -> str:
     """The parameters in a few words."""
     return " ".join(f"{name}={_short(value)}" for name, value in row.parameters.items())
