@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         "compare answers, accuracy and latency with those of model.keras; the figures are also written to "
         f"best/metrics.json. Formats: {known}.",
         epilog="Exit status: 0 done; 1 it failed: the model cannot be read, converted, run or written; 2 the request "
-        f"is wrong; 3 done, but more than {100 * (1 - SAME):.0f} %% of the test images get another class; "
+        f"is wrong; 3 done, but more than {100 * (1 - SAME):.0f} % of the test images get another class; "
         "130 interrupted.",
         allow_abbrev=False,
     )
