@@ -18,12 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import Toy
+from ended import ended
 from pyarrow import fs
 from searches import PATIENCE_S, accuracy_of_the_model, long_space
 
-from search import run
+from search import predict, run
 from search.driver import resume
 from search.errors import CheckpointError, RequestError, StorageError
+from search.export import __main__ as export
 from search.record import lease, mirror, objects
 from search.record.mirror import Mirror
 from search.record.objects import Objects, joined
@@ -313,3 +316,23 @@ def test_tensorboard_reads_it(service: Service, tmp_path: Path) -> None:
             process.kill()
 
     assert "epoch_accuracy" in str(tags["0000/validation"])
+
+
+def test_a_model_in_object_storage_predicts_and_is_exported(
+    service: Service, tmp_path: Path, toy: Toy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever keeps searches in object storage would have to fetch them by hand, and bring exported models back."""
+    folder = ended(tmp_path, toy) / "toy"
+    Mirror(joined(service.storage, "toy"), folder).send()
+    image = next(toy.folder.rglob("light/*.png"))
+    predicted = predict.main(["toy", str(image), "--storage", service.storage])
+    told = capfd.readouterr().out
+    done = export.main(["toy", "--to", "savedmodel", "--storage", service.storage])
+    said = capfd.readouterr().out
+
+    assert (predicted, done) == (0, 0)
+    assert f"{image.name},light," in told
+    assert "exported: s3://bucket/results/toy/best/export/savedmodel" in said
+    assert "best/export/savedmodel/model/saved_model.pb" in service.names("toy")
+    metrics = json.loads(Objects(joined(service.storage, "toy")).read("best/metrics.json"))
+    assert metrics["exports"]["savedmodel"]["same_class"] == 1

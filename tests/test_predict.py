@@ -1,4 +1,4 @@
-"""The command that predicts images: every file has its row, wrong requests are refused, a table is whole or not there."""
+"""The command that predicts images: every file has its row, wrong requests are refused, a table is whole or none."""
 
 import csv
 import io
@@ -35,6 +35,14 @@ def photos(tmp_path: Path) -> Path:
     (tmp_path / "photos" / "more" / "captions.txt").write_text("a day")
     (tmp_path / "photos" / ".hidden.png").write_bytes(b"no")
     return tmp_path / "photos"
+
+
+@pytest.fixture
+def place(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with `photos` and a folder that is `empty`."""
+    monkeypatch.chdir(photos.parent)
+    (photos.parent / "empty").mkdir()
+    return photos.parent
 
 
 def asked(storage: Path, *arguments: str | Path) -> int:
@@ -143,20 +151,17 @@ def test_many_images_are_predicted_in_batches(storage: Path, tmp_path: Path, cap
     ],
 )
 def test_a_wrong_request_names_every_fault(
-    arguments: list[str], said: list[str], storage: Path, photos: Path, capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    arguments: list[str], said: list[str], storage: Path, place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A user would mend one fault after another, and find files that a refused command has left."""
-    monkeypatch.chdir(photos.parent)
-    (photos.parent / "empty").mkdir()
-    before = sorted(photos.parent.rglob("*"))
+    before = sorted(place.rglob("*"))
     status = asked(storage, *arguments)
     told = capfd.readouterr()
 
     assert (status, told.out) == (2, "")
     for part in said:
         assert part in told.err
-    assert sorted(photos.parent.rglob("*")) == before
+    assert sorted(place.rglob("*")) == before
 
 
 def test_a_search_without_a_model_says_how_to_go_on(

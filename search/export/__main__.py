@@ -221,7 +221,7 @@ def _said(found: best.Best, final: Path, agreed: Agreement, about: dict[str, Any
     ]
     if agreed.same < SAME:
         lines.append(f"more than {1 - SAME:.0%} of the test images get another class: compare the accuracy before use")
-    return [*lines, f"exported: {f'{found.uri}/best/export/{final.name}' if found.uri else final}"]
+    return [*lines, f"exported: {Mirror(found.uri, found.record.folder).at(final) if found.uri else final}"]
 
 
 if __name__ == "__main__":
