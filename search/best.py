@@ -98,8 +98,11 @@ def load(best: Best) -> "keras.Model":
 def _no_model(record: Record, status: str, missing: list[str]) -> str:
     if files.MODEL not in missing:
         return f"{record.files.best} lacks {' and '.join(missing)}, which a search writes beside its model"
-    said = {"running": "it is running, or was killed", "done": "its model was removed"}.get(status, f"it is {status}")
-    return f"the search {record.folder.name} has no model ({said}); to go on with it: {again(record)}"
+    name = f"the search {record.folder.name}"
+    if status == "done":
+        return f"{name} is done, but {record.files.model} is gone: bring it back, or run the search again"
+    said = "running, or was killed" if status == "running" else status
+    return f"{name} has no model yet: it is {said}; to go on with it: {again(record)}"
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from conftest import Toy
@@ -83,6 +84,25 @@ def test_a_savedmodel_runs_in_tensorflow(storage: Path, toy: Toy) -> None:
     assert np.allclose(json.loads(told), expected, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_an_exported_model_that_answers_otherwise_is_told(storage: Path, toy: Toy) -> None:
+    """A script would put a model on every phone that finds one class alone."""
+    pytest.importorskip("ai_edge_litert")
+    small = model(toy.image_size)
+    wide, answer = keras.layers.Dense(512), keras.layers.Dense(2, activation="softmax")
+    large = keras.Model(small.inputs, answer(wide(small.layers[-2].output)))
+    wide.set_weights([np.full((3, 512), 1e6), np.zeros(512)])  # float16 has no such number
+    answer.set_weights([np.array([[-1e-8, 1e-8]] * 512), np.zeros(2)])
+    large.save(storage / "toy" / "best" / "model.keras")
+    options = ["toy", "--to", "litert", "--quantize", "float16", "--storage", str(storage)]
+    program = [sys.executable, "-m", "search.export", *options]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "more than 1% of the test images get another class" in done.stdout
+    assert exports(storage)["litert-float16"]["same_class"] < 0.99
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -146,6 +166,9 @@ def test_the_comparison_counts_what_differs() -> None:
     batches = [(np.arange(2), labels[:2]), (np.arange(2, 4), labels[2:])]
     found = comparison.agreement(lambda rows: one[rows.astype(int)], lambda rows: other[rows.astype(int)], batches)
 
+    broken = comparison.agreement(lambda rows: one[rows.astype(int)], lambda rows: other[: len(rows)] * np.nan, batches)
+
+    assert broken == comparison.Agreement(4, 0, 1, 0.75, 0)
     assert found == comparison.Agreement(4, 0.5, pytest.approx(0.3), 0.75, 0.75)  # type: ignore[arg-type]
 
 

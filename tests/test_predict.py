@@ -173,7 +173,7 @@ def test_a_search_without_a_model_says_how_to_go_on(
 
     assert asked(storage, "toy", photos) == 2
     said = capfd.readouterr().err
-    assert "has no model (it is interrupted)" in said
+    assert "has no model yet: it is interrupted" in said
     assert "python -m search.run --resume toy" in said
     (storage / "toy" / "search.json").write_text("{")
     assert asked(storage, "toy", photos) == 1

@@ -214,13 +214,16 @@ def _table(asked: Asked, agreed: Agreement, latency: tuple[Latency, Latency], si
 
 
 def _said(found: best.Best, final: Path, agreed: Agreement, about: dict[str, Any]) -> list[str]:
-    computing = f", which computes in {about['computes_in']} here" if "computes_in" in about else ""
+    lower = "computes_in" in about and about["computes_in"] != "f32"
+    computing = f", which computes in {about['computes_in']} on this processor" if lower else ""
     lines = [
         f"same class for {agreed.same:.2%} of the test images; probabilities differ by at most "
         f"{agreed.difference:.2g}; run by {about['runtime']}{computing}"
     ]
     if agreed.same < SAME:
         lines.append(f"more than {1 - SAME:.0%} of the test images get another class: compare the accuracy before use")
+    if agreed.same < 1 and lower:
+        lines.append('nearer to model.keras, and slower: compile_model(…, config={"INFERENCE_PRECISION_HINT": "f32"})')
     return [*lines, f"exported: {Mirror(found.uri, found.record.folder).at(final) if found.uri else final}"]
 
 

@@ -33,7 +33,7 @@ class Agreement(NamedTuple):
     Args:
         images: how many.
         same: the share, in [0, 1], that get the same class from both.
-        difference: the largest absolute difference of two probabilities, in [0, 1].
+        difference: the largest absolute difference of two probabilities, in [0, 1]; 1 where one is not a number.
         accuracy: of the model, in [0, 1].
         exported: accuracy of the exported model, in [0, 1].
     """
@@ -55,8 +55,8 @@ def agreement(model: Predict, exported: Predict, batches: Iterable[tuple[Array, 
     for images, labels in batches:
         pixels = images.astype("float32")
         one, other = model(pixels), exported(pixels)
-        difference = max(difference, float(np.abs(one - other).max()))
-        told, retold = likeliest(one), likeliest(other)
+        difference = max(difference, float(np.nan_to_num(np.abs(one - other), nan=1.0).max()))
+        told, retold = likeliest(one), np.where(np.isfinite(other).all(axis=1), likeliest(other), -1)
         counts += [len(labels), (told == retold).sum(), (told == labels).sum(), (retold == labels).sum()]
     images_, same, right, right_exported = (int(count) for count in counts)
     return Agreement(images_, same / images_, difference, right / images_, right_exported / images_)
