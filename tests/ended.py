@@ -18,7 +18,8 @@ SHARPNESS = 8.0
 def model(side: int) -> keras.Model:
     """Images (batch, side, side, 3) in [0, 255] → the probabilities of dark and light, by the mean brightness."""
     images = keras.Input((side, side, 3), name="images")
-    bright = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 127.5, -1.0)(images))
+    scaled = keras.layers.Normalization(mean=[127.5] * 3, variance=[127.5**2] * 3)(images)
+    bright = keras.layers.GlobalAveragePooling2D()(keras.Model(images, scaled, name="preprocess")(images))
     answer = keras.layers.Dense(2, activation="softmax", name="probabilities")
     found = keras.Model(images, answer(bright), name="network")
     answer.set_weights([SHARPNESS / 3 * np.array([[-1.0, 1.0]] * 3), np.zeros(2)])

@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from search import machine
 from search.data.store import SPLITS, Dataset
 from search.record.files import CARD, LABELS
 from search.record.record import Record, Row, now, read_search, write_text
@@ -53,7 +54,7 @@ def card(request: Request, record: Record, winner: Row, metrics: Mapping[str, An
         name=record.folder.name,
         named=shlex.join([record.folder.name, "--storage", storage]),
         command=about.get("command", ""),
-        versions=about["versions"],
+        versions=machine.versions(),
         written=now(),
         image_size=request.image_size,
         classes=images.classes,

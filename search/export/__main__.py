@@ -166,6 +166,7 @@ def _made(
     what, first = f"the {asked.name} model", images.first()
     predict: Predict = lambda pixels: np.asarray(model.predict_on_batch(pixels))  # noqa: E731
     alone = comparison.latency(predict, first)  # Keras converts only models that have been called
+    asked.format.readied(model)
     _or_say(
         f"Keras cannot convert the model to {asked.name}",
         lambda: model.export(str(path), format=asked.format.known_as, verbose=False, **how),

@@ -46,6 +46,7 @@ class Format:
         quantized: how it may be quantized, by name: the arguments of `keras.Model.export`, from what reads training
             images to calibrate it by.
         opened: from the file and the number of threads, what runs it.
+        readied: changes a model, but not its answers, so that Keras can convert it.
     """
 
     words: str
@@ -55,6 +56,7 @@ class Format:
     extra: str
     quantized: Mapping[str, Callable[[Calibrating], dict[str, Any]]]
     opened: Callable[[Path, int], Runtime]
+    readied: Callable[[Any], None] = lambda model: None  # noqa: ARG005
 
     def missing(self) -> str:
         """What is not installed, with the command that installs it; empty if nothing is missing."""
@@ -93,6 +95,19 @@ def _onnx(path: Path, threads: int) -> Runtime:
         lambda images: np.asarray(session.run(None, {name: images})[0]),
         {"runtime": f"onnxruntime {onnxruntime.__version__}"},
     )
+
+
+def _without_captures(model: Any) -> None:
+    """Have all `Normalization` layers hold their constants as arrays, as in EfficientNet.
+
+    tf2onnx takes what a function captures, such as their tensors, for inputs of the model, which nobody could give.
+    """
+    import keras
+
+    for layer in getattr(model, "layers", ()):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
+        _without_captures(layer)
 
 
 def _openvino(path: Path, threads: int) -> Runtime:
@@ -159,6 +174,7 @@ FORMATS: Mapping[str, Format] = {
         extra="onnx",
         quantized={},
         opened=_onnx,
+        readied=_without_captures,
     ),
     "litert": Format(
         "LiteRT (formerly TensorFlow Lite): phones and small devices",
