@@ -10,7 +10,9 @@ from search.data.reading import Greys
 from search.errors import RequestError, StorageError, cause
 from search.record import files, stored
 from search.record.record import Record, read_search
-from search.report.console import again, needs
+from search.report.conclusion import again, needs
+from search.task.task import Task
+from search.task.tasks import TASKS
 
 if TYPE_CHECKING:
     import keras
@@ -40,8 +42,18 @@ class Best:
 
     @property
     def classes(self) -> list[str]:
-        """The names of the classes, in the order of the model's outputs."""
+        """The names of the model's outputs, in their order: classes, labels or numbers."""
         return list(self.metrics["classes"])
+
+    @property
+    def task(self) -> Task:
+        """What the model predicts."""
+        return TASKS[self.metrics.get("task", "classification")]
+
+    @property
+    def thresholds(self) -> list[float]:
+        """Of each label the probability above which an image has it; empty where images have one class or numbers."""
+        return [label["threshold"] for label in self.metrics.get("labels", [])]
 
     @property
     def model(self) -> Path:

@@ -26,8 +26,9 @@ from search.record.record import keep_others_out
 from search.report.console import Steps, aside, complain, quiet, steady
 
 DONE, FAILED, WRONG_REQUEST, SOME_UNREAD, INTERRUPTED = 0, 1, 2, 3, 130
-COLUMNS = ("file", "class", "probability", "error")
 OF_CLASS = "p_"  # what the columns of the classes begin with, so that no class is called like another column
+OF_NUMBER = "predicted_"
+BETWEEN = "|"  # the labels of an image
 BATCH = 32
 NAMED = 3  # files
 
@@ -40,7 +41,9 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m search.predict",
         description="Predict the classes of images with the model of a search, which reads them as the search read its "
         "own. The result is CSV (UTF-8), one row per file: file, class, probability (of that class), error (why the "
-        f"file could not be read; else empty), and {OF_CLASS}CLASS, the probability of each class.",
+        f"file could not be read; else empty), and {OF_CLASS}CLASS, the probability of each class. Where images have "
+        f"several labels: labels, those above their thresholds, with '{BETWEEN}' between, in the place of class and "
+        f"probability. Where numbers are predicted: {OF_NUMBER}NAME, each number.",
         epilog="Exit status: 0 done; 1 it failed: the model or every file could not be read, or the table not be "
         "written; 2 the request is wrong; 3 done, but some files could not be read, as their rows say.",
         allow_abbrev=False,
@@ -88,10 +91,10 @@ def rows(
 
     Args:
         read: of `unseen.reader`.
-        predict: images (n, size, size, 3), uint8 → probabilities (n, classes).
+        predict: images (n, size, size, 3), uint8 → outputs (n, outputs).
 
     Yields:
-        Each file, in the order given, with its probabilities (classes,), or why it could not be read.
+        Each file, in the order given, with its outputs (outputs,), or why it could not be read.
     """
     results = zip(paths, in_threads(read, paths, "predicting", progress), strict=True)
     while batch := [pair for _, pair in zip(range(BATCH), results, strict=False)]:
@@ -109,22 +112,41 @@ def _predict(
         model = best.load(found)
     folder, unread = given if given.is_dir() else given.parent, []
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow([*COLUMNS, *(f"{OF_CLASS}{name}" for name in found.classes)])
+    writer.writerow(columns(found))
     read = unseen.reader(found.image_size, found.greys)
     for path, said in rows(paths, read, model.predict_on_batch, progress):
         name = path.relative_to(folder).as_posix()
         if isinstance(said, str):
             unread.append((name, said))
-        writer.writerow([name, *_cells(said, found.classes)])
+        writer.writerow([name, *cells(found, said)])
     table.flush()
     return unread
 
 
-def _cells(said: NDArray[Any] | str, classes: Sequence[str]) -> list[str]:
+def columns(found: best.Best) -> list[str]:
+    """The head of the table."""
+    if found.task.scaled:
+        return ["file", "error", *(f"{OF_NUMBER}{name}" for name in found.classes)]
+    told = ["labels"] if found.task.vector else ["class", "probability"]
+    return ["file", *told, "error", *(f"{OF_CLASS}{name}" for name in found.classes)]
+
+
+def cells(found: best.Best, said: NDArray[Any] | str) -> list[str]:
+    """The cells of an image, but for its file.
+
+    Args:
+        said: the outputs of its model (outputs,), or why it could not be read.
+    """
     if isinstance(said, str):
-        return ["", "", said, *("" for _ in classes)]
-    likeliest = int(said.argmax())
-    return [classes[likeliest], f"{said[likeliest]:.6g}", "", *(f"{share:.6g}" for share in said)]
+        return [said if name == "error" else "" for name in columns(found)[1:]]
+    outputs = [f"{output:.6g}" for output in said]
+    if found.task.scaled:
+        return ["", *outputs]
+    if found.task.vector:
+        has = [name for name, share, at in zip(found.classes, said, found.thresholds, strict=True) if share > at]
+        return [BETWEEN.join(has), "", *outputs]
+    likeliest = int(found.task.answer(said[np.newaxis])[0])
+    return [found.classes[likeliest], outputs[likeliest], "", *outputs]
 
 
 def _checked(options: argparse.Namespace) -> tuple[list[Path], best.Best]:

@@ -15,6 +15,7 @@ from PIL import Image
 from searches import run
 
 from search.data.scan import silent
+from search.data.settings import DataSettings
 from search.data.sources import SOURCES
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +45,7 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def digits(tmp_path_factory: pytest.TempPathFactory, search: Path) -> Path:
     """The test images of the search, as files, in a folder for each class; one of them is also `image.jpg`."""
     folder = tmp_path_factory.mktemp("digits")
-    found = SOURCES["digits"].find("digits", 0, "auto", silent)
+    found = SOURCES["digits"].find("digits", 0, DataSettings(), silent)
     with np.load(ROOT / "search" / "data" / "digits.npz") as kept:
         images = np.rint(kept["images"] * (255 / 16)).astype("uint8")
     for item, label in zip(found.items["test"], found.labels["test"], strict=True):

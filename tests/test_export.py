@@ -21,8 +21,11 @@ from search.errors import RequestError
 from search.export import __main__ as command
 from search.export import comparison, samples
 from search.export.formats import FORMATS
+from search.task.task import Target
+from search.task.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
+TARGET = Target(TASKS["classification"], 2)
 KINDS = [(name, way) for name, row in FORMATS.items() for way in (None, *row.quantized)]
 
 
@@ -57,7 +60,7 @@ def test_an_exported_model_answers_as_the_model_does(name: str, way: str | None,
 
     assert (best / found["file"]).exists()
     assert found["images"] == len(toy.dataset.items["test"])
-    assert found["same_class"] == 1
+    assert found["same"] == 1
     assert found["largest_difference"] < (0.05 if way or found.get("computes_in") else 1e-4)
     assert found["test_accuracy"] == found["test_accuracy_of_keras"] == pytest.approx(0.75)  # 3 of 12 are mislabelled
     assert found["bytes"] == sum(path.stat().st_size for path in (best / "export").rglob("*") if path.is_file())
@@ -99,8 +102,8 @@ def test_an_exported_model_that_answers_otherwise_is_told(storage: Path, toy: To
     done = subprocess.run(program, capture_output=True, text=True, check=False)
 
     assert done.returncode == 3, done.stdout + done.stderr
-    assert "more than 1% of the test images get another class" in done.stdout
-    assert exports(storage)["litert-float16"]["same_class"] < 0.99
+    assert "more than 1% of the test images get another answer" in done.stdout
+    assert exports(storage)["litert-float16"]["same"] < 0.99
 
 
 @pytest.mark.parametrize(
@@ -164,12 +167,12 @@ def test_the_comparison_counts_what_differs() -> None:
     one = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])
     other = np.array([[0.8, 0.2], [0.2, 0.8], [0.4, 0.6], [0.4, 0.6]])
     batches = [(np.arange(2), labels[:2]), (np.arange(2, 4), labels[2:])]
-    found = comparison.agreement(lambda rows: one[rows.astype(int)], lambda rows: other[rows.astype(int)], batches)
+    first, second = (lambda rows: one[rows.astype(int)]), (lambda rows: other[rows.astype(int)])
+    found = comparison.agreement(first, second, batches, TARGET)
+    broken = comparison.agreement(first, lambda rows: second(rows) * np.nan, batches, TARGET)
 
-    broken = comparison.agreement(lambda rows: one[rows.astype(int)], lambda rows: other[: len(rows)] * np.nan, batches)
-
-    assert broken == comparison.Agreement(4, 0, 1, 0.75, 0)
-    assert found == comparison.Agreement(4, 0.5, pytest.approx(0.3), 0.75, 0.75)  # type: ignore[arg-type]
+    assert broken == comparison.Agreement(4, 0, 1, "test_accuracy", 0.75, 0)
+    assert found == comparison.Agreement(4, 0.5, pytest.approx(0.3), "test_accuracy", 0.75, 0.75)  # type: ignore[arg-type]
 
 
 def test_a_model_that_cannot_be_read_changes_nothing(storage: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -184,3 +187,22 @@ def test_a_model_that_cannot_be_read_changes_nothing(storage: Path, capfd: pytes
     assert before.is_dir()
     assert [entry.name for entry in (storage / "toy" / "best" / "export").iterdir()] == ["savedmodel"]
     assert exports(storage) == {}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_answers_of_every_task_are_compared(name: str) -> None:
+    """A conversion that spoils labels or numbers would be passed, or a good one be refused."""
+    target = Target(TASKS[name], 2, (0.0, 100.0), (1.0, 50.0))
+    numbers = np.random.default_rng(0)
+    one = numbers.uniform(0.1, 0.9, (20, 2)) * (1, 100) if TASKS[name].scaled else numbers.uniform(0.1, 0.9, (20, 2))
+    labels = np.asarray(target.task.answer(one), target.task.label_dtype)
+    other = one.copy()
+    other[:5] = 0.95 - other[:5] if not target.task.scaled else other[:5] * 1.5
+    batches = [(np.arange(20), labels)]
+    same = comparison.agreement(lambda rows: one, lambda rows: one * (1 + 1e-6), batches, target)  # noqa: ARG005
+    found = comparison.agreement(lambda rows: one, lambda rows: other, batches, target)  # noqa: ARG005
+
+    assert (same.same, same.figure) == (1.0, pytest.approx(1.0))
+    assert found.same <= 0.95
+    assert found.exported < found.figure
+    assert found.metric == target.task.objective.replace("val_", "test_")

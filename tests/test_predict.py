@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from conftest import Toy
 from ended import GREYS, ended, model
 from PIL import Image
 
-from search import predict
+from search import best, predict
 from search.data import reading
 
 HEAD = ["file", "class", "probability", "error", "p_dark", "p_light"]
@@ -219,3 +220,23 @@ def test_a_full_disk_and_a_reader_that_leaves(storage: Path, photos: Path) -> No
     assert done.returncode == 1
     assert "the table cannot be written: OSError: [Errno 28]" in done.stderr
     assert (left.returncode, left.stderr) == (0, "predicting: 3\n")
+
+
+@pytest.mark.parametrize(
+    ("task", "head", "cells"),
+    [
+        ("classification", HEAD, ["light", "0.7", "", "0.3", "0.7"]),
+        ("multilabel", ["file", "labels", "error", "p_dark", "p_light"], ["dark|light", "", "0.3", "0.7"]),
+        ("regression", ["file", "error", "predicted_dark", "predicted_light"], ["", "0.3", "0.7"]),
+    ],
+)
+def test_the_table_says_what_is_predicted(task: str, head: list[str], cells: list[str], storage: Path) -> None:
+    """Several labels would be told as one class, or a number as a probability."""
+    found = best.find(str(storage), "toy")
+    labels = [{"label": name, "threshold": at} for name, at in (("dark", 0.2), ("light", 0.6))]
+    changes = {"task": task, **({"labels": labels} if task == "multilabel" else {})}
+    found = replace(found, metrics={**found.metrics, **changes})
+
+    assert predict.columns(found) == head
+    assert predict.cells(found, np.array([0.3, 0.7])) == cells
+    assert predict.cells(found, "gone") == ["gone" if name == "error" else "" for name in head[1:]]

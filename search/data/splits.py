@@ -55,11 +55,16 @@ class Dataset:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Class → how many images it has in all splits; none where labels are numbers."""
-        if self.target.task.scaled:
+        """Class or label → how many images it has in all splits; none where labels are numbers."""
+        return self.counted(*SPLITS)
+
+    def counted(self, *splits: str) -> dict[str, int]:
+        """The same of some splits."""
+        task = TASKS[self.kind]
+        if task.scaled:
             return {}
-        every = [label for labels in self.labels.values() for label in labels]
-        found = Counter(one for label in every for one in label) if self.target.task.vector else Counter(every)
+        every = [label for split in splits for label in self.labels[split]]
+        found = Counter(one for label in every for one in label) if task.vector else Counter(every)
         return {name: found[number] for number, name in enumerate(self.classes)}
 
     def targets(self, split: str) -> Array:

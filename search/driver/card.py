@@ -4,7 +4,6 @@ What a card tells follows "Model Cards for Model Reporting" (Mitchell et al. 201
 """
 
 import shlex
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +13,9 @@ from search import machine
 from search.data.store import SPLITS, Dataset
 from search.record.files import CARD, LABELS
 from search.record.record import Record, Row, now, read_search, write_text
-from search.report import analysis, console
+from search.report import analysis, conclusion
 from search.request.request import Request
-from search.task.metrics import figure
+from search.task.metric import figure
 
 WEAKEST = 3  # classes
 TRIAL = ("optimizer", "schedule", "loss", "head", "batch_size")  # told, also where they did not vary
@@ -58,8 +57,10 @@ def card(request: Request, record: Record, winner: Row, metrics: Mapping[str, An
         written=now(),
         image_size=request.image_size,
         classes=images.classes,
+        task=request.space.objective.task,
+        temperature=metrics.get("temperature"),
         custom_objects=metrics.get("custom_objects", []),
-        model={"words": console.model(metrics).capitalize()},
+        model={"words": conclusion.model(metrics).capitalize()},
         data=_data(images),
         trained=_trained(request, record, winner, metrics),
         figures=_figures(metrics),
@@ -74,13 +75,13 @@ def _cell(value: object) -> str:
 
 
 def _data(images: Dataset) -> dict[str, Any]:
-    counts = [Counter(images.labels[split]) for split in SPLITS]
+    counts = [images.counted(split) for split in SPLITS]
     return {
         "source": images.source,
         "fingerprint": images.fingerprint,
         "skipped": images.skipped,
         "notes": images.notes,
-        "counts": [(name, *(count[number] for count in counts)) for number, name in enumerate(images.classes)],
+        "counts": [(name, *(count[name] for count in counts)) for name in images.classes if name in counts[0]],
         "totals": [len(images.items[split]) for split in SPLITS],
     }
 
@@ -119,7 +120,7 @@ def _chance(metrics: Mapping[str, Any], count: int) -> str:
 
 
 def _weakest(metrics: Mapping[str, Any]) -> list[str]:
-    """The classes of the least recall, with it, unless all are found whole."""
-    recalls = zip(metrics["classes"], metrics.get("recall", ()), strict=False)
+    """The classes or labels of the least recall, with it, unless all are found whole."""
+    recalls = zip(*conclusion.recalls(metrics), strict=True)
     known = sorted((recall, name) for name, recall in recalls if recall is not None and recall < 1)
     return [f"{name} ({recall:.0%} of its images)" for recall, name in known[:WEAKEST]]

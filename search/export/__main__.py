@@ -72,10 +72,10 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         prog="python -m search.export",
         description="Export the model of a search to best/export/, run it in its own runtime on the test images, and "
-        "compare answers, accuracy and latency with those of model.keras; the figures are also written to "
+        "compare answers, figures and latency with those of model.keras; the figures are also written to "
         f"best/metrics.json. Formats: {known}.",
         epilog="Exit status: 0 done; 1 it failed: the model cannot be read, converted, run or written; 2 the request "
-        f"is wrong; 3 done, but more than {100 * (1 - SAME):.0f} % of the test images get another class; "
+        f"is wrong; 3 done, but more than {100 * (1 - SAME):.0f} % of the test images get another answer; "
         "130 interrupted.",
         allow_abbrev=False,
     )
@@ -173,7 +173,7 @@ def _made(
     )
     runtime: Runtime = _or_say(f"{what} cannot be loaded", lambda: asked.format.opened(path, machine.cpus()))
     exported = _or_say(f"{what} cannot be run", lambda: comparison.latency(runtime.predict, first))
-    agreed = comparison.agreement(predict, runtime.predict, images.test(BATCH, progress))
+    agreed = comparison.agreement(predict, runtime.predict, images.test(BATCH, progress), images.dataset.target)
     return agreed, alone, exported, {**runtime.about, "threads": machine.cpus()}
 
 
@@ -206,10 +206,10 @@ def _size(folder: Path) -> int:
 
 def _table(asked: Asked, agreed: Agreement, latency: tuple[Latency, Latency], size: tuple[int, int]) -> Table:
     table = Table(title=f"{agreed.images} test images", title_justify="left")
-    for column in ("model", "size", "test accuracy", "one image", f"each of {BATCH}"):
+    for column in ("model", "size", agreed.metric.replace("_", " "), "one image", f"each of {BATCH}"):
         table.add_column(column, justify="left" if column == "model" else "right")
-    accuracy = (agreed.accuracy, agreed.exported)
-    for name, held, right, took in zip(("model.keras", asked.name), size, accuracy, latency, strict=True):
+    figures = (agreed.figure, agreed.exported)
+    for name, held, right, took in zip(("model.keras", asked.name), size, figures, latency, strict=True):
         table.add_row(name, f"{held / 2**20:.2f} MiB", f"{right:.4f}", f"{took.one:.2f} ms", f"{took.of_batch:.2f} ms")
     return table
 
@@ -218,11 +218,11 @@ def _said(found: best.Best, final: Path, agreed: Agreement, about: dict[str, Any
     lower = "computes_in" in about and about["computes_in"] != "f32"
     computing = f", which computes in {about['computes_in']} on this processor" if lower else ""
     lines = [
-        f"same class for {agreed.same:.2%} of the test images; probabilities differ by at most "
+        f"same answer for {agreed.same:.2%} of the test images; outputs differ by at most "
         f"{agreed.difference:.2g}; run by {about['runtime']}{computing}"
     ]
     if agreed.same < SAME:
-        lines.append(f"more than {1 - SAME:.0%} of the test images get another class: compare the accuracy before use")
+        lines.append(f"more than {1 - SAME:.0%} of the test images get another answer: compare the figures before use")
     if agreed.same < 1 and lower:
         lines.append('nearer to model.keras, and slower: compile_model(…, config={"INFERENCE_PRECISION_HINT": "f32"})')
     return [*lines, f"exported: {Mirror(found.uri, found.record.folder).at(final) if found.uri else final}"]

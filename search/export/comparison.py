@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from search.export.formats import Array, Predict
-from search.task.task import likeliest
+from search.task.task import Target
 
 BATCH = 32
+NEAR = 0.01  # of the standard deviation of the training labels
 WARM, TIMED = 3, 20  # runs
 
 
@@ -32,34 +32,47 @@ class Agreement(NamedTuple):
 
     Args:
         images: how many.
-        same: the share, in [0, 1], that get the same class from both.
-        difference: the largest absolute difference of two probabilities, in [0, 1]; 1 where one is not a number.
-        accuracy: of the model, in [0, 1].
-        exported: accuracy of the exported model, in [0, 1].
+        same: the share, in [0, 1], that get the same answer from both: the same class, the same labels, or numbers that
+            differ by less than `NEAR`.
+        difference: the largest absolute difference of two outputs; of probabilities 1 where one is not a number.
+        metric: the name of the task's own metric, on the test images; `figure` is the model's.
+        figure: see `metric`.
+        exported: that of the exported model; the worst there is where an output is not a number.
     """
 
     images: int
     same: float
     difference: float
-    accuracy: float
+    metric: str
+    figure: float
     exported: float
 
 
-def agreement(model: Predict, exported: Predict, batches: Iterable[tuple[Array, NDArray[np.integer]]]) -> Agreement:
+def agreement(model: Predict, exported: Predict, batches: Iterable[tuple[Array, Array]], target: Target) -> Agreement:
     """Compare the answers of two models.
 
     Args:
-        batches: images (n, size, size, 3) and labels (n,); an image at least.
+        batches: images (n, size, size, 3) and labels (n, …); an image at least.
+        target: what the outputs mean.
     """
-    counts, difference = np.zeros(4, int), 0.0  # images, same, right, right of the exported model
-    for images, labels in batches:
-        pixels = images.astype("float32")
-        one, other = model(pixels), exported(pixels)
-        difference = max(difference, float(np.nan_to_num(np.abs(one - other), nan=1.0).max()))
-        told, retold = likeliest(one), np.where(np.isfinite(other).all(axis=1), likeliest(other), -1)
-        counts += [len(labels), (told == retold).sum(), (told == labels).sum(), (retold == labels).sum()]
-    images_, same, right, right_exported = (int(count) for count in counts)
-    return Agreement(images_, same / images_, difference, right / images_, right_exported / images_)
+    parts = [(model(pixels.astype("float32")), exported(pixels.astype("float32")), known) for pixels, known in batches]
+    one, other, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
+    difference = float(np.nan_to_num(np.abs(one - other), nan=1.0).max())
+    metric = target.task.objective.replace("val_", "test_")
+    known = target.task.metrics[target.task.objective]
+    of = known.of or target.task.loss_of
+    retold = of(labels, other) if np.isfinite(other).all() else known.worst
+    same = float(_same(one, other, target).mean())
+    return Agreement(len(labels), same, difference, metric, of(labels, one), retold)
+
+
+def _same(one: Array, other: Array, target: Target) -> Array:
+    """(images,), whether both answers are the same."""
+    finite = np.isfinite(other).all(axis=1)
+    if target.task.scaled:
+        return np.asarray(finite & (np.abs(target.scaled(one) - target.scaled(other)) < NEAR).all(axis=1))
+    told, retold = (target.task.answer(outputs).reshape(len(outputs), -1) for outputs in (one, np.nan_to_num(other)))
+    return np.asarray(finite & (told == retold).all(axis=1))
 
 
 def latency(predict: Predict, image: Array) -> Latency:
@@ -85,10 +98,10 @@ def figures(found: Agreement, model: Latency, exported: Latency) -> dict[str, An
     """The comparison as plain data, for `metrics.json`."""
     return {
         "images": found.images,
-        "same_class": found.same,
+        "same": found.same,
         "largest_difference": found.difference,
-        "test_accuracy": found.exported,
-        "test_accuracy_of_keras": found.accuracy,
+        found.metric: found.exported,
+        f"{found.metric}_of_keras": found.figure,
         "latency_ms": round(exported.one, 3),
         "latency_ms_of_keras": round(model.one, 3),
         f"latency_ms_in_{BATCH}": round(exported.of_batch, 3),

@@ -10,11 +10,14 @@ from search.best import Best
 from search.data import sources, store
 from search.data.reading import Pixels
 from search.data.scan import Progress, in_threads, silent
-from search.data.sources import Unread
+from search.data.settings import DataSettings, user_cache
+from search.data.sources import Decoded, Unread
 from search.data.splits import Dataset
 from search.errors import DataError, RequestError
+from search.space.settings import SETTINGS
+from search.task.task import Array
 
-Labels = NDArray[np.int32]
+DEFAULTS = {name: setting.default for name, setting in SETTINGS.items()}
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,17 @@ class Samples:
             return pixels
         raise RequestError([f"{self.source}: none of the test images can be read"])
 
-    def test(self, size: int, progress: Progress) -> Iterator[tuple[Pixels, Labels]]:
+    def test(self, size: int, progress: Progress) -> Iterator[tuple[Pixels, Array]]:
         """The test images that can be read, `size` at a time.
 
         Yields:
-            Images (n, image_size, image_size, 3), uint8, and labels (n,).
+            Images (n, image_size, image_size, 3), uint8, and labels (n, …).
         """
-        labels = iter(self.dataset.labels["test"])
-        batch: list[tuple[Pixels, int]] = []
-        for pixels, label in zip(self._read("test", slice(None), "comparing", progress), labels, strict=True):
-            if not isinstance(pixels, Unread):
-                batch.append((pixels, label))
+        labels = self.dataset.targets("test")
+        batch: list[tuple[Pixels, Array]] = []
+        for read, label in zip(self._read("test", slice(None), "comparing", progress), labels, strict=True):
+            if not isinstance(read, Unread):
+                batch.append((read.pixels, label))
             if len(batch) == size:
                 yield _stacked(batch)
                 batch = []
@@ -63,13 +66,13 @@ class Samples:
         """At most `count` training images (image_size, image_size, 3) that can be read, taken evenly from all."""
         step = max(1, len(self.dataset.items["train"]) // count)
         found = self._read("train", slice(0, step * count, step), "calibrating", progress)
-        return (pixels.astype(np.float32) for pixels in found if not isinstance(pixels, Unread))
+        return (read.pixels.astype(np.float32) for read in found if not isinstance(read, Unread))
 
-    def _read(self, split: str, taken: slice, what: str, progress: Progress) -> Iterator[Pixels | Unread]:
+    def _read(self, split: str, taken: slice, what: str, progress: Progress) -> Iterator[Decoded | Unread]:
         items: Sequence[tuple[str, str]] = list(
             zip(self.dataset.items[split], self.dataset.digests[split], strict=True)
         )
-        read = sources.of(self.source).reader(self.source, self.image_size, self.dataset.greys)
+        read = sources.of(self.source).reader(self.source, user_cache(), self.image_size, self.dataset.greys)
         return in_threads(read, items[taken], what, progress)
 
 
@@ -92,7 +95,7 @@ def find(best: Best, given: str | None, progress: Progress) -> Samples:
             source,
             seed=int(best.about["seed"]),
             max_bad_files=1,
-            folders=settings.get("folders", "auto"),
+            settings=DataSettings.of({**DEFAULTS, **settings}, user_cache()),
             progress=progress,
         )
     except DataError as error:
@@ -109,5 +112,5 @@ def find(best: Best, given: str | None, progress: Progress) -> Samples:
     return Samples(source, found, best.image_size)
 
 
-def _stacked(batch: Sequence[tuple[Pixels, int]]) -> tuple[Pixels, Labels]:
-    return np.stack([pixels for pixels, _ in batch]), np.array([label for _, label in batch], np.int32)
+def _stacked(batch: Sequence[tuple[Pixels, Array]]) -> tuple[Pixels, Array]:
+    return np.stack([pixels for pixels, _ in batch]), np.stack([label for _, label in batch])
