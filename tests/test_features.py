@@ -580,7 +580,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if os.geteuid() or not mount:
         pytest.skip("only root can mount a small disk to fill")
     mounted = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=128k", "none", folder], capture_output=True, check=False
+        [mount, "-t", "tmpfs", "-o", "size=140k", "none", folder], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip(f"no small disk can be mounted here: {mounted.stderr.decode().strip()}")
