@@ -83,7 +83,9 @@ def test_an_archive_with_a_table(tmp_path: Path) -> None:
 def test_an_archive_is_unpacked_once(tmp_path: Path) -> None:
     """Every start takes as long as the first, old copies fill the disk, or a changed archive is not seen."""
     archive, cache = pack(folder(tmp_path / "photos")), tmp_path / "cache"
-    first = archives.folder(archive, cache)
+    told: list[tuple[str, int, int]] = []
+    first = archives.folder(archive, cache, lambda *said: told.append(said))
+    assert (len(told), told[-1]) == (43, ("unpacking the archive, MiB", 1, 1))
     mark = first / "mark"
     mark.touch()
     assert archives.folder(archive, cache) == first

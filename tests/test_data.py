@@ -160,6 +160,19 @@ def test_fingerprint_tells_contents_and_names(tmp_path: Path) -> None:
     assert len(set(seen)) == 3
 
 
+def test_fingerprints_stay_from_version_to_version(tmp_path: Path) -> None:
+    """A new version computes all features again, and goes on with no search that an older one began."""
+    for number in range(14):
+        path = tmp_path / "ab"[number % 2] / f"{number}.ppm"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"P6 2 2 255\n" + bytes([number] * 12))
+    known = {
+        "digits": "12138a1069986c2c85bd888f60159c45d000784d9d1addc5a448e55102a110fc",
+        str(tmp_path): "e98cea1e6070487a22820303a0fe818802ce0abf86b7b2fc020761c4714e9f7c",
+    }
+    assert {name: store.find(name, seed=0, max_bad_files=0).fingerprint for name in known} == known
+
+
 def test_given_splits_are_kept(tmp_path: Path) -> None:
     """A folder that says train, val and test is split another way."""
     dataset = prepare(given(tmp_path / "photos"), tmp_path)

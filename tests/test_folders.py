@@ -67,6 +67,8 @@ def sizes(dataset: store.Dataset) -> list[int]:
         ("training-images", "dev images", "testing.images"),
         ("train2017", "val2017", "test2017"),
         ("training", "validation", "evaluation"),
+        ("train", "valid", "test"),
+        ("train", "dev", "testing"),
     ],
 )
 def test_splits_are_known_by_name(tmp_path: Path, names: tuple[str, ...]) -> None:

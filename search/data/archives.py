@@ -18,8 +18,12 @@ from search import machine
 from search.data import folders
 from search.data.folders import printable
 from search.data.listed import tables_in_sight
+from search.data.scan import Progress, silent
 from search.errors import DataError, StorageError
 
+Step = Callable[[], None]
+
+_STEP = "unpacking the archive, MiB"
 _SPARE = 64 << 20  # bytes that stay free on the disk
 _BLOCK = 512  # bytes, of tar
 _CHUNK = 1 << 20
@@ -30,7 +34,7 @@ class _UnsafeError(ValueError):
     """A member of an archive that would be written outside its folder, or is no file."""
 
 
-def folder(archive: Path, cache: Path) -> Path:
+def folder(archive: Path, cache: Path, progress: Progress = silent) -> Path:
     """The folder of what is in an archive; it is unpacked if it is not yet.
 
     If all lies in one folder in the archive, it is that folder.
@@ -38,6 +42,7 @@ def folder(archive: Path, cache: Path) -> Path:
     Args:
         archive: a file that ends in one of `KINDS`.
         cache: a folder of this node; archives are unpacked into `archives/` in it, by path, size and time of change.
+        progress: called for every file, with how many MiB of the archive are unpacked.
 
     Raises:
         DataError: the archive cannot be read, is damaged, or is not safe to unpack.
@@ -52,7 +57,7 @@ def folder(archive: Path, cache: Path) -> Path:
     if not home.is_dir():
         with _locked(home):
             if not home.is_dir():
-                _unpack(archive, home)
+                _unpack(archive, home, progress)
     return _inner(home)
 
 
@@ -102,7 +107,7 @@ def _locked(home: Path) -> Iterator[None]:
         ) from error
 
 
-def _unpack(archive: Path, home: Path) -> None:
+def _unpack(archive: Path, home: Path, progress: Progress) -> None:
     """Unpack into a temporary folder, then rename it.
 
     Raises:
@@ -114,7 +119,9 @@ def _unpack(archive: Path, home: Path) -> None:
     making.mkdir()
     try:
         with _opened(archive) as file:
-            KINDS[kind(archive.name)](file, making)
+            total = 1 + (archive.stat().st_size >> 20)
+            KINDS[kind(archive.name)](file, making, lambda: progress(_STEP, min(file.tell() >> 20, total - 1), total))
+            progress(_STEP, total, total)
         making.replace(home)
         for older in home.parent.glob(f"{home.name.partition('-')[0]}-*"):
             if older != home and older.is_dir():
@@ -138,16 +145,18 @@ def _opened(archive: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _unzip(file: IO[bytes], making: Path) -> None:
+def _unzip(file: IO[bytes], making: Path, step: Step) -> None:
     with zipfile.ZipFile(file) as packed:
         members = packed.infolist()
         for member in members:
             _demand_inside(member.filename)
         _demand_room(sum(member.file_size for member in members), making)
-        packed.extractall(making)  # noqa: S202 checked above; each file's checksum is compared
+        for member in members:
+            packed.extract(member, making)  # its checksum is compared
+            step()
 
 
-def _untar(file: IO[bytes] | gzip.GzipFile, making: Path) -> None:
+def _untar(file: IO[bytes] | gzip.GzipFile, making: Path, step: Step) -> None:
     """Unpack with the `data` filter of PEP 706: nothing but files, folders, and links that stay inside.
 
     Raises:
@@ -156,6 +165,7 @@ def _untar(file: IO[bytes] | gzip.GzipFile, making: Path) -> None:
 
     def safe(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
         _demand_room(member.size, making)
+        step()
         return tarfile.data_filter(member, path)
 
     with tarfile.open(fileobj=file, mode="r:") as packed:
@@ -170,9 +180,9 @@ def _untar(file: IO[bytes] | gzip.GzipFile, making: Path) -> None:
             pass
 
 
-def _untar_gzip(file: IO[bytes], making: Path) -> None:
+def _untar_gzip(file: IO[bytes], making: Path, step: Step) -> None:
     with gzip.open(file) as unzipped:
-        _untar(unzipped, making)
+        _untar(unzipped, making, step)
 
 
 def _demand_inside(name: str) -> None:
@@ -195,7 +205,7 @@ def _demand_room(size: int, making: Path) -> None:
 
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile)
 
-KINDS: Mapping[str, Callable[[IO[bytes], Path], None]] = {
+KINDS: Mapping[str, Callable[[IO[bytes], Path, Step], None]] = {
     ".zip": _unzip,
     ".tar": _untar,
     ".tar.gz": _untar_gzip,

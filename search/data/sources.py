@@ -116,7 +116,7 @@ def _from_archive(source: str, seed: int, settings: DataSettings, progress: Prog
     if wrong := _archive_faults(source):
         raise DataError(wrong)
     archive = Path(source).expanduser().resolve()
-    root = archives.folder(archive, settings.cache)
+    root = archives.folder(archive, settings.cache, progress)
     try:
         return divided(str(archive), _scan(root, settings, progress), seed)
     except DataError as error:
