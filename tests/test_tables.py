@@ -240,6 +240,7 @@ def test_a_folder_with_a_table_in_it(tmp_path: Path, name: str) -> None:
     """Images beside their table are called images outside the class folders."""
     rows = [{"file_name": Path(row["path"]).name, "label": row["label"]} for row in listed(tmp_path)]
     write(tmp_path / "photos" / name, rows)
+    (tmp_path / "photos" / f"._{name}").write_bytes(b"of macOS")
     dataset = found(tmp_path / "photos")
     assert (dataset.classes, dataset.source) == (CLASSES, str(tmp_path / "photos"))
     decoded = store.decode(dataset, max_bad_files=0, image_size=8, cache=tmp_path / "cache")

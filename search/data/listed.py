@@ -49,8 +49,9 @@ def tables_in(root: Path) -> dict[Path, str]:
 
 
 def tables_in_sight(root: Path) -> list[Path]:
-    """The tables directly in a folder, sorted."""
-    return [path for path in sorted(root.iterdir()) if path.suffix.lower() in tables.KINDS and path.is_file()]
+    """The tables directly in a folder, sorted, without hidden ones."""
+    visible = [path for path in sorted(root.iterdir()) if not folders.left_out(path.name)]
+    return [path for path in visible if path.suffix.lower() in tables.KINDS and path.is_file()]
 
 
 def scan(root: Path, given: Mapping[Path, str], settings: DataSettings, progress: Progress) -> Scan:
