@@ -157,3 +157,15 @@ def test_only_a_table_says_such_labels(tmp_path: Path, task: str) -> None:
     for source in (tmp_path, Path("digits")):
         (fault,) = faults(source, task=task)
         assert fault == f"--set task={task}: such labels are in a table; give one, as in --data labels.csv"
+
+
+def test_labels_that_are_more_than_a_class_are_mentioned(tmp_path: Path) -> None:
+    """A search would learn combinations, or prices, as classes, and nobody say that it could be otherwise."""
+    rows = listed(tmp_path, price=[f"{number % 10}.5" for number in range(IMAGES)])
+    for number, row in enumerate(rows):
+        row["label"] = ["cat|dog", "dog"][number % 2]
+    table = write(tmp_path / "labels.csv", rows)
+    several, prices = found(table).notes[-1], found(table, label_column="price").notes[-1]
+
+    assert several == "'cat|dog' is taken for one class; --set task=multilabel takes it for several labels"
+    assert prices == "labels such as '0.5' are taken for classes; --set task=regression takes them for numbers"

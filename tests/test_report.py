@@ -19,6 +19,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from PIL import Image
+from scipy.stats import binomtest
 
 from search.record import record, states
 from search.record.record import Record
@@ -280,6 +281,13 @@ def test_the_margin_is_the_binomial_one() -> None:
     assert analysis.margin(1.0, 100) == 0
 
 
+@pytest.mark.parametrize(("part", "whole"), [(0, 4), (5, 7), (90, 100), (20, 20)])
+def test_where_a_share_lies(part: int, whole: int) -> None:
+    """Of a class of four images a recall of 1 would look as sure as of one of four hundred."""
+    found = binomtest(part, whole).proportion_ci(0.95, "wilson")
+    assert analysis.interval(part, whole) == pytest.approx((found.low, found.high), abs=1e-3)
+
+
 def test_a_damaged_journal_is_no_journal(made: Made) -> None:
     """The whole report would fail for one of its files."""
     made.record.files.journal.write_text("{}\n{}\n")
@@ -366,7 +374,10 @@ def test_the_page_of_a_finished_search_shows_the_test(made: Made) -> None:
     assert "Trial 0000 on 15 test images that no trial has seen: accuracy 0.8000 ± 0.1033" in shown.text
     assert "2.0 MiB" in shown.text
     assert "12.5 ms" in shown.text
-    assert re.search(r"<cat>\n0\.7143\n0\.8333\n0\.7692\n6\n", shown.text), "the figures of the class are not there"
+    figures = r"<cat>\n0\.7143 \(0\.36 to 0\.92\)\n0\.8333 \(0\.44 to 0\.97\)\n0\.7692\n6\n"
+    assert re.search(figures, shown.text), "the figures of the class are not there"
+        "the figures of the class are not there"
+    )
 
 
 def test_a_mean_of_trials_is_told_with_its_best_one(made: Made) -> None:

@@ -90,24 +90,25 @@ def _several(given: Iterable[str]) -> Label:
 def _numbers(columns: Sequence[str], texts: Sequence[str]) -> Label:
     found, wrong = list[float](), list[str]()
     for column, text in zip(columns, texts, strict=True):
-        number = _number(text)
-        if number is None:
+        value = number(text)
+        if value is None:
             wrong.append(
                 f"'{printable(text)}' in the column '{printable(column)}' is no number" if text else "no label"
             )
         else:
-            found.append(number)
+            found.append(value)
     if wrong:
         raise ValueError("; ".join(dict.fromkeys(wrong)))
     return Label(", ".join(f"{number:g}" for number in found), numbers=tuple(found))
 
 
-def _number(text: str) -> float | None:
+def number(text: str) -> float | None:
+    """The number that a text says; `None` if it says none, or none that is finite."""
     try:
-        number = float(text)
+        value = float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    return value if math.isfinite(value) else None
 
 
 def bins(numbers: Sequence[float], count: int) -> Mapping[float, str]:

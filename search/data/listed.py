@@ -91,7 +91,7 @@ def scan(root: Path, given: Mapping[Path, str], settings: DataSettings, progress
         classes=labels.names(settings.task, rows.labelled, (row.label for row in fitting.values())),
         images=tuple(images),
         bad=tuple((printable(path), reason) for path, reason in sorted(bad, key=itemgetter(0))),
-        notes=(*rows.notes, *[again] * bool(repeated), *as_they_are(images)),
+        notes=(*rows.notes, *[again] * bool(repeated), *as_they_are(images), *_may_be(fitting.values(), settings)),
         advice=tuple(advice),
         kind=settings.task,
     )
@@ -147,6 +147,18 @@ def _read(root: Path, given: Mapping[Path, str], settings: DataSettings) -> _Row
     if faults:
         raise DataError(faults, subject=str(root if len(given) > 1 else next(iter(given))))
     return rows
+
+
+def _may_be(rows: Iterable[Row], settings: DataSettings) -> list[str]:
+    """A note if labels that are taken for classes look like several labels, or like numbers."""
+    if settings.task != "classification":
+        return []
+    texts = {row.label.text for row in rows}
+    if several := next((text for text in sorted(texts) if "|" in text or ";" in text), ""):
+        return [f"'{printable(several)}' is taken for one class; --set task=multilabel takes it for several labels"]
+    if len(texts) > _FEW and all(labels.number(text) is not None for text in texts) and any("." in t for t in texts):
+        return [f"labels such as '{min(texts)}' are taken for classes; --set task=regression takes them for numbers"]
+    return []
 
 
 def _labelled(row: Row, read: labels.Read) -> Row:

@@ -318,6 +318,18 @@ def margin(share: float, count: int) -> float:
     return math.sqrt(share * (1 - share) / count) if count else 0.0
 
 
+def interval(part: float, whole: int) -> tuple[float, float]:
+    """Where a share of so many images lies with a probability of 95 % (Wilson 1927, doi:10.2307/2276774).
+
+    Args:
+        part: how many of the `whole`, at least one, there are.
+    """
+    share, z = part / whole, 1.96
+    middle = (share + z * z / (2 * whole)) / (1 + z * z / whole)
+    half = z / (1 + z * z / whole) * math.sqrt(share * (1 - share) / whole + z * z / (4 * whole * whole))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def within_chance(found: Findings, value: Callable[[Row], float | None]) -> list[Row]:
     """The trials whose accuracy is within one standard error of the best trial's, that one included."""
     images = found.about["data"]["images"].get("val", 0)

@@ -75,9 +75,14 @@ def _classes(found: Findings, tested: Figures) -> list[Part]:
         f"{_of_tests(found, tested, images)} ± {error:.4f} (one standard error), balanced over the classes (the mean "
     )
     text += f"of their recall) {analysis.balanced(counts):.4f}.{_mean(found, tested)}"
-    figures = [(name, *row) for name, row in zip(classes, analysis.per_class(counts), strict=True)]
+    told, known = [sum(column) for column in zip(*counts, strict=True)], analysis.per_class(counts)
+    figures = [
+        (name, _sure(precision, predicted), _sure(recall, true), f1, *_counts(found, name), true)
+        for name, predicted, (precision, recall, f1, true) in zip(classes, told, known, strict=True)
+    ]
     figures.sort(key=lambda row: (row[3] is not None, row[3]))
-    table = Table(["class", "precision", "recall", "F1", "images"], figures)
+    images_of = ["training images", "validation images"] if _counts(found, classes[0]) else []
+    table = Table(["class", "precision (95 %)", "recall (95 %)", "F1", *images_of, "test images"], figures)
     return [
         *_never(classes, [recall for _, recall, _, _ in analysis.per_class(counts)], images),
         *chart(model_charts.confusion(classes, counts), text),
@@ -85,14 +90,29 @@ def _classes(found: Findings, tested: Figures) -> list[Part]:
     ]
 
 
+def _sure(share: float | None, count: int) -> str:
+    """A share of so many images, and where it lies with a probability of 95 %; empty where there are none."""
+    if share is None:
+        return ""
+    low, high = analysis.interval(share * count, count)
+    return f"{share:.4f} ({low:.2f} to {high:.2f})"
+
+
+def _counts(found: Findings, name: str) -> list[int]:
+    """The training and the validation images of a class or a label; empty where older records do not tell."""
+    counts = found.about["data"].get("counts", {})
+    return [counts[split].get(name, 0) for split in ("train", "val") if split in counts]
+
+
 def _labels(found: Findings, tested: Figures) -> list[Part]:
     images = found.about["data"]["images"]["test"]
     text = f"{_of_tests(found, tested, images)}.{_mean(found, tested)} An image gets a label where its probability is "
     text += "above the label's threshold, at which F1 is largest on the validation images."
     columns = ("label", "average_precision", "f1", "precision", "recall", "threshold", "images")
-    rows = [tuple(one[name] for name in columns) for one in tested["labels"]]
+    rows = [(*(one[name] for name in columns), *_counts(found, one["label"])) for one in tested["labels"]]
     rows.sort(key=lambda row: (row[1] is not None, row[1]))
-    head = ["label", "average precision", "F1", "precision", "recall", "threshold", "images"]
+    head = ["label", "average precision", "F1", "precision", "recall", "threshold", "test images"]
+    head += ["training images", "validation images"] if len(rows[0]) > len(head) else []
     return [
         *_never([row[0] for row in rows], [row[4] for row in rows], images),
         *chart(model_charts.labels(rows), text),

@@ -63,6 +63,7 @@ def described(request: Request) -> dict[str, Any]:
             "fingerprint": dataset.fingerprint,
             "classes": list(dataset.classes),
             "images": {split: len(items) for split, items in dataset.items.items()},
+            "counts": {split: dataset.counted(split) for split in dataset.items},
             "skipped": [list(item) for item in dataset.skipped],
             "notes": list(dataset.notes),
         },
