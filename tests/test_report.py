@@ -376,8 +376,6 @@ def test_the_page_of_a_finished_search_shows_the_test(made: Made) -> None:
     assert "12.5 ms" in shown.text
     figures = r"<cat>\n0\.7143 \(0\.36 to 0\.92\)\n0\.8333 \(0\.44 to 0\.97\)\n0\.7692\n6\n"
     assert re.search(figures, shown.text), "the figures of the class are not there"
-        "the figures of the class are not there"
-    )
 
 
 def test_a_mean_of_trials_is_told_with_its_best_one(made: Made) -> None:
