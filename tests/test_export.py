@@ -88,6 +88,27 @@ def test_a_savedmodel_runs_in_tensorflow(storage: Path, toy: Toy) -> None:
 
 
 @pytest.mark.slow
+def test_a_network_that_cannot_be_converted_is_told(storage: Path, toy: Toy) -> None:
+    """A file that no runtime reads would be left, in the place of one that worked."""
+    for package in FORMATS["onnx"].packages:
+        pytest.importorskip(package)
+    before = storage / "toy" / "best" / "export" / "onnx" / "model.onnx"
+    before.parent.mkdir(parents=True)
+    before.write_bytes(b"of an earlier time")
+    images = keras.Input((toy.image_size, toy.image_size, 3))
+    values = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(6, 3, groups=3)(images))
+    grouped = keras.Model(images, keras.layers.Dense(2, activation="softmax")(values))
+    grouped.save(storage / "toy" / "best" / "model.keras")
+    program = [sys.executable, "-m", "search.export", "toy", "--to", "onnx", "--storage", str(storage)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "error: the onnx model cannot be loaded: " in done.stderr
+    assert [*(storage / "toy" / "best" / "export").rglob("*.*")] == [before]
+    assert exports(storage) == {}
+
+
+@pytest.mark.slow
 def test_an_exported_model_that_answers_otherwise_is_told(storage: Path, toy: Toy) -> None:
     """A script would put a model on every phone that finds one class alone."""
     pytest.importorskip("ai_edge_litert")
