@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from filelock import FileLock
-
 from search import machine
 from search.data import folders
+from search.data.cached import locked
 from search.data.folders import printable
 from search.data.listed import tables_in_sight
 from search.data.scan import Progress, silent
@@ -55,7 +54,7 @@ def folder(archive: Path, cache: Path, progress: Progress = silent) -> Path:
     named = hashlib.sha256(os.fsencode(archive.resolve())).hexdigest()[:16]
     home = cache / "archives" / f"{named}-{status.st_size}-{status.st_mtime_ns}"
     if not home.is_dir():
-        with _locked(home):
+        with locked(home):
             if not home.is_dir():
                 _unpack(archive, home, progress)
     return _inner(home)
@@ -67,6 +66,10 @@ def faults(archive: Path) -> list[str]:
     Raises:
         OSError: it cannot be read.
     """
+    if kind(archive.name) != ".zip" and not hasattr(tarfile, "data_filter"):
+        return [
+            f"{archive}: this Python cannot unpack it safely; take 3.11.4 or later, or unpack it and give the folder"
+        ]
     with archive.open("rb") as file:
         if kind(archive.name) == ".zip":
             known = zipfile.is_zipfile(file)
@@ -88,23 +91,6 @@ def _inner(home: Path) -> Path:
             break
         home = only
     return home
-
-
-@contextlib.contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """A context for one process of the node at a time.
-
-    Raises:
-        StorageError: the cache cannot be written.
-    """
-    try:
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{home}.lock"):
-            yield
-    except OSError as error:
-        raise StorageError(
-            f"the cache {home.parent} cannot be written: {error}; choose another with --cache"
-        ) from error
 
 
 def _unpack(archive: Path, home: Path, progress: Progress) -> None:

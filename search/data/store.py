@@ -6,15 +6,14 @@ No trial sees a test image: a trial loads `train` and `val`, and only the winner
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import PIL
-from filelock import FileLock
 
 from search.data import sources
+from search.data.cached import locked
 from search.data.duplicates import Looks
 from search.data.folders import SPLITS
 from search.data.near import about_near, apart
@@ -102,7 +101,7 @@ def decode(
 def _decoded(found: Dataset, cache: Path, image_size: int, progress: Progress) -> tuple[Dataset, dict[str, Looks]]:
     """The dataset without the images that could not be decoded, and the difference hashes of the others."""
     home = _home(found, image_size, cache)
-    with _locked(home):
+    with locked(home):
         dataset = _stored(found, home, image_size) or _store(found, cache, image_size, progress)
         return dataset, {split: np.load(home / f"{split}.{_LOOKS}") for split in SPLITS}
 
@@ -121,7 +120,7 @@ def load(dataset: Dataset, split: str, image_size: int, cache: Path) -> tuple[Pi
     home = _home(dataset, image_size, cache)
     images = _opened(dataset, split, home, image_size)
     if images is None:
-        with _locked(home):
+        with locked(home):
             if _opened(dataset, split, home, image_size) is None:
                 _store(dataset, cache, image_size, silent, nothing_bad=True)
             images = _opened(dataset, split, home, image_size)
@@ -133,23 +132,6 @@ def load(dataset: Dataset, split: str, image_size: int, cache: Path) -> tuple[Pi
 def _home(dataset: Dataset, image_size: int, cache: Path) -> Path:
     """The folder of the decoded images; its name contains everything that determines their bytes."""
     return cache / "images" / f"{dataset.fingerprint[:32]}-{image_size}-pillow{PIL.__version__}"
-
-
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """A context for one process of the node at a time: it decodes; the others wait and then find the images.
-
-    Raises:
-        StorageError: the cache cannot be written.
-    """
-    try:
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{home}.lock"):
-            yield
-    except OSError as error:
-        raise StorageError(
-            f"the cache {home.parent} cannot be written: {error}; choose another with --cache"
-        ) from error
 
 
 def _opened(dataset: Dataset, split: str, home: Path, image_size: int) -> Pixels | None:
