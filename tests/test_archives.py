@@ -171,3 +171,10 @@ def test_an_archive_that_cannot_be_unpacked(tmp_path: Path) -> None:
     (tmp_path / "huge.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT))
     with pytest.raises(StorageError, match="for what is in the archive, and has"):
         found(tmp_path / "huge.tar", tmp_path / "other")
+
+
+def test_a_python_without_safe_unpacking_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first releases of Python 3.11 would end in an error of ours."""
+    monkeypatch.delattr(tarfile, "data_filter")
+    (fault,) = archives.faults(tmp_path / "photos.tar.gz")
+    assert fault.endswith("cannot unpack it safely; take 3.11.4 or later, or unpack it and give the folder")
