@@ -1,6 +1,8 @@
 """What every source of backbones and of images must keep, whichever it is."""
 
+import io
 import shutil
+import tarfile
 from pathlib import Path
 
 import keras
@@ -64,6 +66,15 @@ def source_of(name: str, folder: Path) -> str:
         rows = [f"images/{'ab'[number % 2]}/{number}.png,{'xy'[number % 2]}\n" for number in range(20)]
         (folder / "labels.csv").write_text("path,label\n" + "".join(rows))
         return str(folder / "labels.csv")
+    if name == "shards":
+        for number in range(2):
+            with tarfile.open(folder / f"{number}.tar", "w") as shard:
+                for image in range(number, 20, 2):
+                    shard.add(folder / "images" / "ab"[image % 2] / f"{image}.png", f"{image}.png")
+                    label = tarfile.TarInfo(f"{image}.cls")
+                    label.size = 1
+                    shard.addfile(label, io.BytesIO(b"xy"[image // 2 % 2 :][:1]))
+        return str(folder / "{0..1}.tar")
     if name == "archive":
         return shutil.make_archive(str(folder / "photos"), "zip", folder, "images")
     return images.SOURCES[name].names[0]

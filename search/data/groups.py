@@ -15,6 +15,7 @@ from search.data.folders import SPLITS, printable
 from search.data.scan import Found
 
 _LISTED = 8
+ANY = ""  # of the parts of a range of numbers
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ def assign(images: Sequence[Found], seed: int, shares: Mapping[str, float]) -> l
     """Give every unit of images a split, so that each class has about its share in each split.
 
     First each split gets a unit of every class, where there are enough: the class with the fewest units first, and of
-    its units the one that fits best. Then the others, the largest first, each go to the split where the sum over its
-    classes of (images - wanted)² / wanted grows least.
+    its units the one that fits best. Where classes are parts of a range of numbers, each split gets one unit. Then the
+    others, the largest first, each go to the split where the sum over its classes of (images - wanted)² / wanted grows
+    least.
 
     Args:
         images: with or without a group.
@@ -67,12 +69,12 @@ def assign(images: Sequence[Found], seed: int, shares: Mapping[str, float]) -> l
 
     holding = defaultdict[str, list[int]](list)
     for number, unit in enumerate(found):
-        for name in unit.classes:
+        for name in [ANY] if _of_numbers(images) else unit.classes:
             holding[name].append(number)
     for name in sorted(holding, key=lambda one: (len(holding[one]), one)):
         for split in wanted:
             fitting = [number for number in holding[name] if number in left]
-            if fitting and not have[split][name]:
+            if fitting and not (have[split].total() if name == ANY else have[split][name]):
                 put(min(fitting, key=lambda number: growth(split, found[number])), split)
     for number in sorted(left, key=lambda number: -len(found[number].rows)):
         put(number, min(wanted, key=lambda split: growth(split, found[number])))
@@ -91,7 +93,7 @@ def faults(images: Sequence[Found], shares: Mapping[str, float]) -> list[str]:
         for unit in large
     ]
     held = defaultdict[str, list[Unit]](list)
-    for unit in found:
+    for unit in [] if _of_numbers(images) else found:
         for name in unit.classes:
             held[name].append(unit)
     for name, inside in sorted(held.items()):
@@ -102,6 +104,11 @@ def faults(images: Sequence[Found], shares: Mapping[str, float]) -> list[str]:
                 f"splits need one each: {told}"
             )
     return said
+
+
+def _of_numbers(images: Sequence[Found]) -> bool:
+    """Whether the classes are parts of a range of numbers, of which no split must have each."""
+    return any(image.label and image.label.numbers for image in images)
 
 
 def torn(images: Iterable[Found]) -> list[str]:

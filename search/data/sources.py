@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import os
+import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from search.data import archives, duplicates, listed, tables
+from search.data import archives, duplicates, listed, shards, tables
 from search.data.division import divided
 from search.data.reading import Greys, Pixels, open_image, pixels
 from search.data.scan import Found, Progress, Scan, scan, why
@@ -68,6 +69,11 @@ class Source:
 def of(source: str) -> Source:
     """The kind of a source; what no other kind owns is a folder."""
     return next(kind for kind in SOURCES.values() if kind.owns(source))
+
+
+def pattern(source: str) -> bool:
+    """Whether a source names several files at once."""
+    return shards.owns(source)
 
 
 def names() -> list[str]:
@@ -189,12 +195,23 @@ def _digits() -> tuple[Pixels, list[int]]:
         return np.rint(digits["images"] * (255 / 16)).astype(np.uint8), digits["labels"].tolist()
 
 
+def _from_shards(source: str, seed: int, settings: DataSettings, progress: Progress) -> Dataset:
+    if wrong := shards.faults(source):
+        raise DataError(wrong)
+    whole = str(Path(source).expanduser().absolute())
+    return divided(whole, shards.scan(whole, settings, progress), seed)
+
+
 def _read_file(root: Path, image_size: int, greys: Greys, item: tuple[str, str]) -> Decoded | Unread:
     path, digest = item
     try:
         content = (root / path).read_bytes()
     except OSError as error:
         return Unread(why(error), changed=True)
+    return _decoded(content, digest, image_size, greys)
+
+
+def _decoded(content: bytes, digest: str, image_size: int, greys: Greys) -> Decoded | Unread:
     if hashlib.sha256(content).hexdigest() != digest:
         return Unread("its content has changed", changed=True)
     try:
@@ -219,6 +236,29 @@ def _archive_reader(source: str, cache: Path, image_size: int, greys: Greys) -> 
     return partial(_read_file, archives.folder(Path(source), cache), image_size, greys)
 
 
+def _shards_reader(source: str, cache: Path, image_size: int, greys: Greys) -> Reader:  # noqa: ARG001
+    root = shards.root(source)
+    known: dict[str, tuple[Path, shards.Place] | str] = {}  # item → where it lies, or why its shard cannot be read
+    for path in shards.paths(source):
+        shard = path.relative_to(root).as_posix()
+        try:
+            known |= {f"{shard}/{name}": (path, place) for name, place in shards.places(path).items()}
+        except (OSError, tarfile.TarError, ValueError) as error:
+            known[shard] = why(error)
+
+    def read(item: tuple[str, str]) -> Decoded | Unread:
+        found = known.get(item[0], "it is gone, or its shard cannot be read any more")
+        if isinstance(found, str):
+            return Unread(found, changed=True)
+        try:
+            content = shards.content(*found)
+        except OSError as error:
+            return Unread(why(error), changed=True)
+        return _decoded(content, item[1], image_size, greys)
+
+    return read
+
+
 SOURCES: Mapping[str, Source] = {
     "digits": Source(
         "the built-in handwritten digits",
@@ -235,6 +275,14 @@ SOURCES: Mapping[str, Source] = {
         faults=_file_faults,
         find=_from_table,
         reader=_folder_reader,
+    ),
+    "shards": Source(
+        "shards of WebDataset, as in shards/{000..099}.tar",
+        shards.owns,
+        (),
+        faults=shards.faults,
+        find=_from_shards,
+        reader=_shards_reader,
     ),
     "archive": Source(
         "an archive of such a folder",

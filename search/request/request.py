@@ -324,7 +324,8 @@ def _rule_faults(asked: space.Space, name: Value) -> list[str]:
 def _located(name: str, value: str) -> str:
     """Make an existing path absolute, so that it is still valid when the search is resumed; a known name is kept."""
     known = {"data": sources.names(), "backbone": backbones.names(), "weights": ("imagenet", "own", "none")}
-    return value if value in known[name] or not Path(value).exists() else str(Path(value).absolute())
+    there = Path(value).exists() or (name == "data" and sources.pattern(value))
+    return value if value in known[name] or not there else str(Path(value).absolute())
 
 
 def _named_faults(settings: Values) -> list[str]:
