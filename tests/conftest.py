@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,12 @@ os.environ.update(OWN)  # before any test imports Ray
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for number in (signal.SIGHUP, signal.SIGQUIT):
     signal.signal(number, signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests come first, so that at the end no worker waits for one of them."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def pytest_collection_finish() -> None:
@@ -48,6 +55,18 @@ def token() -> None:
     """What nodes join a Ray cluster by, made if this user has none yet."""
     command = [Path(sys.executable).with_name("ray"), "get-auth-token", "--generate"]
     subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for searches of tests that are not about it: images, features and probe are there already."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def cached(tmp_path: Path, shared_cache: Path) -> None:
+    """Searches in the test's folder use the shared cache."""
+    (tmp_path / "cache").symlink_to(shared_cache)
 
 
 @pytest.fixture(scope="session")

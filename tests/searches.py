@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from search.record import record
 
 PATIENCE_S = 240
+ONE_BY_ONE = ("--max-concurrent", "1")  # where one process for trials is enough
 
 
 def command(folder: Path, *options: str) -> list[str]:
@@ -82,6 +83,31 @@ def long_space(folder: Path, trials: int = 6, epochs: int = 40) -> str:
     """A space whose trials nothing ends before their last epoch, so that there is time to do something to them."""
     (folder / "long.py").write_text(LONG_SPACE.format(trials=trials, epochs=epochs))
     return str(folder / "long.py")
+
+
+UNEVEN_SPACE = """
+from search.space import Budget, Depth, Float, Int, Space
+
+space = Space(
+    search={{
+        "unfreeze_depth": Depth(0, 1),
+        "learning_rate": Float(1e-3, 1e-2, log=True),
+        "stop_patience": Int(1, 1000),
+    }},
+    fixed={{"batch_size": 64}},
+    start=[
+        {{"unfreeze_depth": 0, "learning_rate": 1e-2, "stop_patience": 1}},
+        {{"unfreeze_depth": 1, "learning_rate": 3e-3, "stop_patience": 1000}},
+    ],
+    budget=Budget(trials={trials}, epochs={epochs}, first_rung={epochs}),
+)
+"""
+
+
+def uneven_space(folder: Path, trials: int = 3, epochs: int = 40) -> str:
+    """A space whose first trial ends soon; of the others there is time to do something to one in the middle."""
+    (folder / "uneven.py").write_text(UNEVEN_SPACE.format(trials=trials, epochs=epochs))
+    return str(folder / "uneven.py")
 
 
 def in_the_middle(search: Path) -> list[str] | None:
