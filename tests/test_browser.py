@@ -1,17 +1,19 @@
 """What people look at, in a real browser: the report without a network, and TensorBoard's pages."""
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from boards import TensorBoard, answer, optuna_dashboard, tensorboard
-from searches import PATIENCE_S, in_the_middle, long_space, rows, run, running, wait_for
+from searches import PATIENCE_S, in_the_middle, rows, run, running, uneven_space, wait_for, workers
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -34,9 +36,10 @@ charts => charts.map(chart => ({
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
     """A whole search with a report."""
     folder = tmp_path_factory.mktemp("browsed")
+    (folder / "cache").symlink_to(shared_cache)
     done = run(folder, "--space", "finetune", "--name", "whole", "--trials", str(TRIALS), "--epochs", "4")
     assert done.returncode == 0, done.stderr
     return folder / "results" / "whole"
@@ -95,19 +98,7 @@ def test_the_report_of_a_finished_search(finished: Path, browser: Any, size: tup
 
     assert path.stat().st_size < 10 << 20
     assert (finished / "best" / "mistakes.json").exists()
-    assert charts_of_report(browser, path, size) == 8
-
-
-def test_the_report_of_a_running_search_and_a_comparison(finished: Path, browser: Any, tmp_path: Path) -> None:
-    """People would have to wait for the end, or compare by eye."""
-    folder = finished.parents[1]
-    with running(folder, "--space", long_space(tmp_path), "--name", "long") as process:
-        search = folder / "results" / "long"
-        wait_for(lambda: in_the_middle(search), process)
-        path = report(search)
-        both = report(finished, "long")
-    assert charts_of_report(browser, path, DESKTOP) >= 5, "the importance of parameters comes with more trials"
-    assert charts_of_report(browser, both, DESKTOP) == 1
+    assert charts_of_report(browser, path, size) == 9
 
 
 @pytest.fixture(scope="module")
@@ -142,40 +133,74 @@ def test_hparams(browser: Any, board: TensorBoard) -> None:
         page.locator("tf-hparams-scatter-plot-matrix-plot circle").nth(TRIALS - 1).wait_for(state="attached")
 
 
-def test_searches_side_by_side(browser: Any, finished: Path, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Live:
+    """A search in the middle, whose trials stand still so that it can be looked at; and TensorBoard on it."""
+
+    process: subprocess.Popen[str]
+    search: Path
+    board: TensorBoard
+
+    def trials(self, number: signal.Signals) -> None:
+        """Have them stand still, or go on."""
+        for pid in workers(self.process):
+            os.kill(pid, number)
+
+
+@pytest.fixture(scope="module")
+def live(finished: Path) -> Iterator[Live]:
+    """A search that runs, beside the finished one, with three trials; who goes on with it comes last."""
+    folder = finished.parents[1]
+    search = folder / "results" / "live"
+    with (
+        tensorboard(search / "tensorboard") as board,
+        running(folder, "--space", uneven_space(folder, trials=4), "--name", "live") as process,
+    ):
+        wait_for(lambda: in_the_middle(search), process)
+        wait_for(lambda: len(rows(search)) >= 3 or None, process)
+        live = Live(process, search, board)
+        live.trials(signal.SIGSTOP)
+        try:
+            yield live
+        finally:
+            live.trials(signal.SIGCONT)  # those that stand still would not notice the end of the search
+
+
+def test_the_report_of_a_running_search_and_a_comparison(live: Live, finished: Path, browser: Any) -> None:
+    """People would have to wait for the end, or compare by eye."""
+    path = report(live.search)
+    both = report(finished, "live")
+    assert charts_of_report(browser, path, DESKTOP) >= 5, "the importance of parameters comes with more trials"
+    assert charts_of_report(browser, both, DESKTOP) == 1
+
+
+def test_searches_side_by_side(browser: Any, finished: Path, live: Live) -> None:
     """Trials of one number are mixed up, or nobody knows of which search a curve is."""
-    options = ["--space", "smoke", "--name", "other", "--storage", tmp_path, "--cache", finished.parents[1] / "cache"]
-    subprocess.run([sys.executable, "-m", "search.run", *options], capture_output=True, check=True)
-    shutil.copytree(finished / "tensorboard", tmp_path / "whole" / "tensorboard")
-    trials = len(rows(tmp_path / "other"))
-    with tensorboard(tmp_path) as board:
+    with tensorboard(finished.parent) as board:
         wait_for(board.listens, board.process)
-        wait_for(lambda: len(board.session_groups() or []) == TRIALS + trials or None, board.process)
+        wait_for(lambda: len(board.session_groups() or []) == TRIALS + len(rows(live.search)) or None, board.process)
         with opened_tab(browser, board, "hparams") as page:
-            for row in ("0000 whole", "0000 other"):
+            for row in ("0000 whole", "0000 live"):
                 page.get_by_text(row, exact=True).first.wait_for()
         with opened_tab(browser, board, "timeseries") as page:
-            for run_name in ("whole/tensorboard/0000_", "other/tensorboard/0000_"):
+            for run_name in ("whole/tensorboard/0000_", "live/tensorboard/0000_"):
                 page.get_by_text(run_name).first.wait_for()
 
 
-def test_a_search_that_runs_and_one_that_was_resumed(browser: Any, tmp_path: Path) -> None:
+def test_a_search_that_runs_and_one_that_was_resumed(live: Live, browser: Any) -> None:
     """Trials are missing while they run, or shown twice once they went on."""
-    folder = tmp_path / "results" / "live"
-    with tensorboard(folder / "tensorboard") as board:
-        wait_for(board.listens, board.process)
-        with running(tmp_path, "--space", long_space(tmp_path, trials=4, epochs=240), "--name", "live") as process:
-            wait_for(lambda: in_the_middle(folder), process)
-            wait_for(lambda: len(board.session_groups() or []) >= 3 or None, process)
-            demand_trials(browser, board, 3)
-            with optuna_dashboard(folder / "optuna.journal") as address:
-                demand_study(browser, address)
-            assert process.poll() is None, "the search was over before the pages were seen"
-            process.send_signal(signal.SIGINT)
-            assert process.wait(PATIENCE_S) == 130
-        assert run(tmp_path, "--resume", "live").returncode == 0
-        wait_for(lambda: statuses(board) == {"STATUS_SUCCESS"} or None, board.process)
-        demand_trials(browser, board, 4)
+    wait_for(live.board.listens, live.board.process)
+    wait_for(lambda: len(live.board.session_groups() or []) >= 3 or None, live.process)
+    demand_trials(browser, live.board, 3)
+    with optuna_dashboard(live.search / "optuna.journal") as address:
+        demand_study(browser, address)
+    assert live.process.poll() is None, "the search was over before the pages were seen"
+    live.process.send_signal(signal.SIGINT)
+    live.trials(signal.SIGCONT)
+    assert live.process.wait(PATIENCE_S) == 130
+    assert run(live.search.parents[1], "--resume", "live").returncode == 0
+    wait_for(lambda: statuses(live.board) == {"STATUS_SUCCESS"} or None, live.board.process)
+    demand_trials(browser, live.board, 4)
 
 
 def demand_study(browser: Any, address: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from searches import accuracy_of_the_model, rows, run, running, wait_for
+from searches import ONE_BY_ONE, accuracy_of_the_model, rows, run, running, wait_for
 
 from search.driver import confirmation, winner
 from search.driver.confirmation import Confirmation
@@ -208,6 +208,7 @@ def test_a_seed_that_was_cut_off_does_not_count() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cached")
 def test_a_search_that_confirms(tmp_path: Path) -> None:
     """The trials are not run, lost with the command, stopped early, or the winner is not the one with the best mean."""
     options = [
@@ -218,14 +219,14 @@ def test_a_search_that_confirms(tmp_path: Path) -> None:
         "--trials",
         "4",
         "--epochs",
-        "30",
+        "12",
         "--set",
         "confirm=2",
         "--set",
         "soup=6",
     ]
     search = tmp_path / "results" / "sure"
-    with running(tmp_path, *options, "--set", "stop_patience=100") as process:
+    with running(tmp_path, *options, "--set", "stop_patience=100", *ONE_BY_ONE) as process:
         wait_for(lambda: len(rows(search)) > 4 or None, process)
         process.kill()
     done = run(tmp_path, "--resume", "sure")

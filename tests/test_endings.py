@@ -17,7 +17,7 @@ from PIL import Image
 from ray import tune
 from ray._private import worker
 from ray._private.authentication import authentication_token_setup
-from searches import PATIENCE_S, in_the_middle, long_space, rows, running, wait_for
+from searches import ONE_BY_ONE, PATIENCE_S, in_the_middle, rows, running, uneven_space, wait_for
 
 from search import signals
 from search.record import record
@@ -130,10 +130,12 @@ def service(process: subprocess.Popen[str], terminal: subprocess.Popen[bytes]) -
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cached")
 @pytest.mark.parametrize("end", [group, hung_up, service])
 def test_asked_to_end(tmp_path: Path, end: Callable[[subprocess.Popen[str], subprocess.Popen[bytes]], None]) -> None:
     """Ray dies of what only asks the search to end, which then hangs, and loses what its trials had learned."""
-    search, options = tmp_path / "results" / "asked", ["--space", long_space(tmp_path), "--name", "asked"]
+    search = tmp_path / "results" / "asked"
+    options = ["--space", uneven_space(tmp_path), "--name", "asked", *ONE_BY_ONE]
     mine, its = pty.openpty()
     streams = {"stdin": its, "stdout": its, "stderr": its, "start_new_session": True}
     with (
@@ -170,12 +172,14 @@ def test_nobody_listens(tmp_path: Path) -> None:
             Image.new("RGB", (32, 32), (grey, grey, index)).save(tmp_path / "photos" / name / f"{index}.png")
     (tmp_path / "photos" / "dark" / "猫.png").write_text("no image")
     search = tmp_path / "results" / "alone"
-    options = ["--space", "smoke", "--data", str(tmp_path / "photos"), "--set", "max_bad_files=0.1", "--name", "alone"]
+    options = ["--space", "smoke", "--trials", "2", "--set", "max_bad_files=0.1", "--name", "alone", *ONE_BY_ONE]
     with (
         Path("/dev/full").open("w") as full,
         running(
             tmp_path,
             *options,
+            "--data",
+            str(tmp_path / "photos"),
             stderr=full,
             env={**os.environ, "PYTHONIOENCODING": "latin-1"},
             preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),

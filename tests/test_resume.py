@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from searches import rows, run, running, wait_for
+from searches import ONE_BY_ONE, rows, run, running, wait_for
 
 from search import run as command
 from search.components.stopping import RULES
@@ -183,7 +183,7 @@ def named(folder: Path) -> list[str]:
 def test_a_search_goes_on_after_everything_was_moved(tmp_path: Path) -> None:
     """The search cannot go on, goes on with other images or another network, or its record tells the old places."""
     old, new, search = tmp_path / "old", tmp_path / "new", tmp_path / "results" / "moved"
-    with running(tmp_path, *make(old), "--name", "moved") as process:
+    with running(tmp_path, *make(old), "--name", "moved", *ONE_BY_ONE) as process:
         wait_for(lambda: (search / "search.json").exists() or None, process)
         process.kill()
         process.wait()
@@ -231,6 +231,7 @@ def test_endings_of_an_older_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cached")
 def test_a_search_that_an_older_version_began(tmp_path: Path) -> None:
     """An upgrade in the middle of a long search would lose it.
 

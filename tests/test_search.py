@@ -19,7 +19,19 @@ import pytest
 from boards import tensorboard
 from optuna.trial import TrialState
 from PIL import Image
-from searches import PATIENCE_S, command, in_the_middle, long_space, rows, run, running, study, wait_for
+from searches import (
+    ONE_BY_ONE,
+    PATIENCE_S,
+    command,
+    in_the_middle,
+    long_space,
+    rows,
+    run,
+    running,
+    study,
+    uneven_space,
+    wait_for,
+)
 
 from search.components.stopping.finish import BEST
 from search.driver import tune
@@ -83,15 +95,17 @@ def test_optuna_hears_the_truth(finished: tuple[Path, str, list[dict[str, Any]]]
 MANY_KINDS = """
 from search.space import Budget, Choice, Depth, Space
 
-KINDS = [(depth, "adam") for depth in range(8)] + [(depth, "sgd") for depth in range(3)]
+OPTIMIZERS = ["adam", "adamw", "sgd", "rmsprop", "nadam", "lion"]
+KINDS = [(0, optimizer) for optimizer in OPTIMIZERS] + [(1, optimizer) for optimizer in OPTIMIZERS[:5]]
 space = Space(
-    search={"unfreeze_depth": Depth(0, 7), "optimizer": Choice(["adam", "sgd"])},
+    search={"unfreeze_depth": Depth(0, 1), "optimizer": Choice(OPTIMIZERS)},
     start=[{"unfreeze_depth": depth, "optimizer": optimizer} for depth, optimizer in KINDS],
     budget=Budget(trials=len(KINDS), epochs=1, first_rung=1),
 )
 """
 
 
+@pytest.mark.usefixtures("cached")
 def test_a_process_is_replaced_before_it_grows(tmp_path: Path) -> None:
     """A process keeps every network it ever compiled, until the memory of the machine is full."""
     (tmp_path / "kinds.py").write_text(MANY_KINDS)
@@ -177,26 +191,6 @@ def test_what_the_user_sees(finished: tuple[Path, str, list[dict[str, Any]]]) ->
         assert not [line for line in lines if line.lower().startswith(chatter.lower())]
 
 
-def test_on_a_terminal(tmp_path: Path) -> None:
-    """There is no live table, or a library's words break it."""
-    ours, theirs = pty.openpty()
-    asked = command(tmp_path, "--space", "smoke", "--trials", "2", "--name", "live")
-    with subprocess.Popen(asked, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        seen = b""
-        with contextlib.suppress(OSError):  # what a terminal says when its last writer has gone
-            while part := os.read(ours, 65536):
-                seen += part
-    os.close(ours)
-    shown = seen.decode()
-
-    assert process.returncode == 0, shown
-    assert "of 2 trials ended" in shown
-    assert "Leaderboard" in shown
-    for chatter in ("Configuration for experiment", "Failed to fetch", "oneDNN", "Token authentication"):
-        assert chatter not in shown
-
-
 def test_report(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
     """The report cannot be made from the record."""
     asked = [sys.executable, "-m", "search.report", "whole", "--storage", str(finished[0].parent)]
@@ -207,18 +201,46 @@ def test_report(finished: tuple[Path, str, list[dict[str, Any]]]) -> None:
     assert "Where does the model fail?" in (finished[0] / "report.html").read_text()
 
 
-def test_same_seed_same_numbers(tmp_path: Path) -> None:
-    """Two searches with one seed, one trial at a time, differ; or the second computes the features again."""
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """The storage of two searches with one seed, one trial at a time; what one printed, what a terminal showed."""
+    folder = tmp_path_factory.mktemp("twins")
     options = ["--space", "smoke", "--trials", "4", "--max-concurrent", "1", "--seed", "3"]
-    for name in ("first", "second"):
-        done = run(tmp_path, *options, "--name", name)
-        assert done.returncode == 0, done.stderr
-        assert ("computing features" in done.stdout) == (name == "first")
+    first = run(folder, *options, "--name", "first")
+    assert first.returncode == 0, first.stderr
+    ours, theirs = pty.openpty()
+    asked = command(folder, *options, "--name", "second")
+    with subprocess.Popen(asked, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # what a terminal says when its last writer has gone
+            while part := os.read(ours, 65536):
+                seen += part
+    os.close(ours)
+    assert process.returncode == 0, seen.decode()
+    return folder / "results", first.stdout, seen.decode()
+
+
+def test_on_a_terminal(twins: tuple[Path, str, str]) -> None:
+    """There is no live table, or a library's words break it."""
+    _, _, shown = twins
+
+    assert "of 4 trials ended" in shown
+    assert "Leaderboard" in shown
+    for chatter in ("Configuration for experiment", "Failed to fetch", "oneDNN", "Token authentication"):
+        assert chatter not in shown
+
+
+def test_same_seed_same_numbers(twins: tuple[Path, str, str]) -> None:
+    """Two searches with one seed, one trial at a time, differ; or the second computes the features again."""
+    storage, printed, shown = twins
     first, second = (
-        [{name: text for name, text in row.items() if name != "seconds"} for row in rows(tmp_path / "results" / name)]
+        [{name: text for name, text in row.items() if name != "seconds"} for row in rows(storage / name)]
         for name in ("first", "second")
     )
 
+    assert "computing features" in printed
+    assert "computing features" not in shown
     assert first == second
 
 
@@ -240,7 +262,7 @@ def test_own_folder_and_backbone(tmp_path: Path) -> None:
     """A folder of photographs with a corrupt one among them cannot be searched, or the corrupt one is not named."""
     data = str(photos(tmp_path / "photos"))
     backbone = ["--backbone", "MobileNetV2", "--weights", "none", "--set", "image_size=96"]
-    done = run(tmp_path, "--space", "smoke", "--trials", "2", "--name", "own", "--data", data, *backbone)
+    done = run(tmp_path, "--space", "smoke", "--trials", "2", "--name", "own", "--data", data, *backbone, *ONE_BY_ONE)
     search = tmp_path / "results" / "own"
 
     assert done.returncode == 0, done.stderr
@@ -271,7 +293,7 @@ def test_own_backbone_with_augmentation_inside(tmp_path: Path) -> None:
     layers = [keras.layers.Conv2D(8, 3, strides=2), keras.layers.Dropout(0.5), keras.layers.Conv2D(8, 3, strides=2)]
     model = tmp_path / "mine.keras"
     keras.Sequential([keras.Input((32, 32, 3)), augmentation, keras.layers.Rescaling(1 / 255), *layers]).save(model)
-    done = run(tmp_path, "--space", "smoke", "--trials", "2", "--name", "own", "--backbone", str(model))
+    done = run(tmp_path, "--space", "smoke", "--trials", "2", "--name", "own", "--backbone", str(model), *ONE_BY_ONE)
     search = tmp_path / "results" / "own"
     asked = [sys.executable, "-c", ANSWERS, search / "best" / "model.keras", tmp_path / "exported"]
     answered = subprocess.run(asked, capture_output=True, text=True, check=False)
@@ -295,10 +317,11 @@ space = Space(
 """
 
 
+@pytest.mark.usefixtures("cached")
 def test_a_space_of_few_configurations_with_a_condition(tmp_path: Path) -> None:
     """Some configurations are run twice, or a trial fails that does not have what another one has."""
     (tmp_path / "few.py").write_text(FEW)
-    done = run(tmp_path, "--space", str(tmp_path / "few.py"), "--name", "few", "--set", "confirm=1")
+    done = run(tmp_path, "--space", str(tmp_path / "few.py"), "--name", "few", "--set", "confirm=1", *ONE_BY_ONE)
     search = tmp_path / "results" / "few"
     found = [(row["optimizer"], row["unfreeze_depth"]) for row in rows(search)]
     reported = [sys.executable, "-m", "search.report", "few", "--storage", str(search.parent)]
@@ -328,7 +351,7 @@ def losses(search: Path, trial: str) -> dict[int, list[float]]:
 def test_interrupted_and_resumed(tmp_path: Path) -> None:
     """An interrupted search does not say how to go on; or, when it does, loses or repeats trials or changes curves."""
     search = tmp_path / "results" / "halved"
-    with running(tmp_path, "--space", long_space(tmp_path), "--name", "halved") as process:
+    with running(tmp_path, "--space", uneven_space(tmp_path, trials=4), "--name", "halved") as process:
         wait_for(lambda: in_the_middle(search), process)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=PATIENCE_S)
@@ -342,11 +365,12 @@ def test_interrupted_and_resumed(tmp_path: Path) -> None:
     assert resumed.returncode == 0, resumed.stderr
     assert "computing features" not in resumed.stdout
     after = rows(search)
-    assert [row["trial"] for row in after] == [f"{number:04d}" for number in range(6)]
+    assert [row["trial"] for row in after] == [f"{number:04d}" for number in range(4)]
+    assert [row["epochs"] for row in after if row["trial"] not in before] == ["40"] * (4 - len(before))
     for row in after:
         assert before.get(row["trial"], row) == row
         curve = losses(search, row["trial"])
-        assert list(curve) == list(range(1, 41)), f"trial {row['trial']}"
+        assert list(curve) == list(range(1, int(row["epochs"]) + 1)), f"trial {row['trial']}"
         assert (max(map(len, curve.values())) == 1) >= (row["trial"] in before), "a trial that had ended ran again"
         for epoch, values in curve.items():
             assert values == pytest.approx([values[0]] * len(values), rel=1e-3), f"trial {row['trial']}, epoch {epoch}"
@@ -373,7 +397,8 @@ space = Space(
 
 def test_half_precision(tmp_path: Path) -> None:
     """Networks that compute in half precision do not learn, or what they start from is not kept in half precision."""
-    done = run(tmp_path, "--space", "smoke", "--name", "half", "--trials", "2", "--set", "precision=mixed_float16")
+    options = ["--trials", "2", "--set", "precision=mixed_float16", *ONE_BY_ONE]
+    done = run(tmp_path, "--space", "smoke", "--name", "half", *options)
     assert done.returncode == 0, done.stderr
     kept = {np.load(path, mmap_mode="r").dtype.name for path in (tmp_path / "cache" / "features").glob("*/*.npy")}
     metrics = json.loads((tmp_path / "results" / "half" / "best" / "metrics.json").read_text())
@@ -383,10 +408,11 @@ def test_half_precision(tmp_path: Path) -> None:
     assert metrics["test_accuracy"] > 0.7
 
 
+@pytest.mark.usefixtures("cached")
 def test_the_best_trials_go_on(tmp_path: Path) -> None:
     """All would run longer, or none; or those that do not would be told to be stopped, and be worse for Optuna."""
     space = long_space(tmp_path, trials=6, epochs=3)
-    done = run(tmp_path, "--space", space, "--name", "longer", "--set", "finish_epochs=8")
+    done = run(tmp_path, "--space", space, "--name", "longer", "--set", "finish_epochs=8", *ONE_BY_ONE)
     assert done.returncode == 0, done.stderr
     search = tmp_path / "results" / "longer"
     known = rows(search)
@@ -398,10 +424,11 @@ def test_the_best_trials_go_on(tmp_path: Path) -> None:
     assert "6 trials of at most 3 epochs, the best ones of at most 8" in done.stdout + done.stderr
 
 
+@pytest.mark.usefixtures("cached")
 def test_diverged_trial_of_an_own_space(tmp_path: Path) -> None:
     """A configuration whose loss is no number ends the search, is left running, or wins."""
     (tmp_path / "mine.py").write_text(OWN_SPACE)
-    done = run(tmp_path, "--space", str(tmp_path / "mine.py"), "--name", "mine")
+    done = run(tmp_path, "--space", str(tmp_path / "mine.py"), "--name", "mine", *ONE_BY_ONE)
     search = tmp_path / "results" / "mine"
     diverged, good = rows(search)
 
@@ -419,7 +446,7 @@ def test_a_bug_ends_the_search(tmp_path: Path) -> None:
     model = tmp_path / "mine.keras"
     layers = [keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3, strides=2), keras.layers.Conv2D(8, 3)]
     keras.Sequential(layers).save(model)
-    options = ["--space", "smoke", "--name", "bug", "--trials", "20", "--backbone", str(model)]
+    options = ["--space", "smoke", "--name", "bug", "--trials", "20", "--backbone", str(model), *ONE_BY_ONE]
     with running(tmp_path, *options) as process:
         search = tmp_path / "results" / "bug"
         wait_for(lambda: (search / "search.json").exists() or None, process)
@@ -433,6 +460,7 @@ def test_a_bug_ends_the_search(tmp_path: Path) -> None:
     assert json.loads((search / "search.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.usefixtures("cached")
 def test_time_budget_that_is_too_short_for_an_epoch(tmp_path: Path) -> None:
     """The user is sent to an empty table; or each resume grants the whole time again, and ends the same."""
     first = run(tmp_path, "--space", "smoke", "--name", "short", "--time-budget", "0.01")
@@ -462,9 +490,10 @@ def test_why_there_is_no_model(tmp_path: Path) -> None:
     assert told(True, cut, failed) == told(False, failed) == told(True, replace(cut, epochs=1)) == table
 
 
+@pytest.mark.usefixtures("cached")
 def test_time_budget(tmp_path: Path) -> None:
     """When the time is up, trials are left running in the record or in the study."""
-    for seconds in (25, 50, 100):  # a slow machine does not end an epoch in the first of them
+    for seconds in (20, 40, 80):  # a slow machine does not end an epoch in the first of them
         name = f"short{seconds}"
         options = ["--space", "smoke", "--name", name, "--trials", "500", "--epochs", "50"]
         done = run(tmp_path, *options, "--time-budget", str(seconds))
