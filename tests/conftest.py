@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from objects_server import Service, serving
 from PIL import Image
 
 from search.cluster.connection import OWN
@@ -87,3 +89,13 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     found = store.find(str(root / "images"), seed=0, max_bad_files=0)
     dataset = store.decode(found, max_bad_files=0, image_size=Toy.image_size, cache=root / "cache")
     return Toy(root / "images", dataset, root / "cache")
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """A server that speaks S3, with an empty bucket."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with serving() as known:
+        yield known

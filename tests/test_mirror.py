@@ -1,8 +1,6 @@
 """Searches in object storage: against a real server that speaks S3."""
 
 import contextlib
-import csv
-import io
 import json
 import os
 import re
@@ -13,14 +11,13 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from conftest import Toy
 from ended import ended
-from pyarrow import fs
+from objects_server import Service
 from searches import PATIENCE_S, accuracy_of_the_model, long_space
 
 from search import predict, run
@@ -37,58 +34,6 @@ pytestmark = pytest.mark.slow
 
 TRIALS = 4
 NONE = run.parser().parse_args([])
-
-
-class Service:
-    """A server with one bucket.
-
-    Args:
-        port: that it listens on.
-    """
-
-    def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
-        self.address = f"http://127.0.0.1:{port}"
-        self.storage = f"s3://bucket/results?endpoint_override=127.0.0.1:{port}&scheme=http"
-        self.objects = fs.S3FileSystem(endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True)
-
-    def names(self, folder: str) -> list[str]:
-        """The objects below a folder of the storage."""
-        selector = fs.FileSelector(f"bucket/results/{folder}", recursive=True, allow_not_found=True)
-        found = [info.path for info in self.objects.get_file_info(selector) if info.type == fs.FileType.File]
-        return [path.removeprefix(f"bucket/results/{folder}/") for path in found]
-
-    def rows(self, search: str) -> list[dict[str, str]]:
-        """The rows of a search's record; none while there is no record."""
-        if "trials.csv" not in self.names(search):
-            return []
-        with self.objects.open_input_stream(f"bucket/results/{search}/trials.csv") as stream:
-            return list(csv.DictReader(io.StringIO(stream.read().decode())))
-
-
-@pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """An empty bucket."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            until = time.monotonic() + PATIENCE_S
-            while True:
-                with socket.socket() as tried:
-                    if tried.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                assert time.monotonic() < until
-                time.sleep(0.1)
-            known = Service(port, process)
-            known.objects.create_dir("bucket")
-            yield known
-        finally:
-            process.kill()
 
 
 def command(service: Service, cache: Path, *options: str) -> list[str]:

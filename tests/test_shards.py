@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from objects_server import Service
 from PIL import Image
 from test_tables import faults, found, sizes
 
 from search.data import shards, sources, store
+from search.errors import DataError
 
 SAMPLES = 40
 
@@ -53,10 +55,10 @@ def classes(**more: Any) -> list[dict[str, bytes]]:
 
 def test_a_pattern_names_its_shards(tmp_path: Path) -> None:
     """A shard would be left out, or another one read."""
-    named = [path.relative_to(tmp_path).as_posix() for path in shards.paths(f"{tmp_path}/{{train,val}}-{{08..10}}.tar")]
+    named = shards.Shards(f"{tmp_path}/{{train,val}}-{{08..10}}.tar").names
 
     assert named == [f"{split}-{number}.tar" for split in ("train", "val") for number in ("08", "09", "10")]
-    assert shards.root(f"{tmp_path}/a{{1..2}}/b.tar") == tmp_path
+    assert shards.Shards(f"{tmp_path}/a{{1..2}}/b.tar").names == ["a1/b.tar", "a2/b.tar"]
 
 
 @pytest.mark.parametrize("kind", ["cls", "txt", "json"])
@@ -142,7 +144,7 @@ def test_shards_that_are_not_there_are_named_before_anything_is_read(tmp_path: P
 
     assert sources.of(f"{tmp_path}/{{0..3}}.tar") is sources.SOURCES["shards"]
     assert store.faults(f"{tmp_path}/{{0..3}}.tar") == [
-        f"{tmp_path}/{{0..3}}.tar: of its 4 shards 2 are not there: {tmp_path}/2.tar, {tmp_path}/3.tar"
+        f"{tmp_path}/{{0..3}}.tar: of its 4 shards 2 are not there: 2.tar, 3.tar"
     ]
     (fault,) = store.faults(f"{tmp_path}/{{all}}.tar")
     assert fault.endswith("'{all}' is neither numbers, as in {000..099}, nor names, as in {train,val}")
@@ -163,3 +165,56 @@ def test_a_shard_that_changes_is_noticed(tmp_path: Path) -> None:
 
     assert changed == sources.Unread("its content has changed", changed=True)
     assert gone == sources.Unread("it is gone, or its shard cannot be read any more", changed=True)
+
+
+def stored(service: Service, folder: Path, pattern: str) -> str:
+    """The URI of shards that were put into object storage."""
+    service.objects.create_dir("bucket/shards")
+    for path in folder.glob("*.tar"):
+        with service.objects.open_output_stream(f"bucket/shards/{path.name}") as stream:
+            stream.write(path.read_bytes())
+    return service.storage.replace("results", f"shards/{pattern}")
+
+
+@pytest.mark.slow
+def test_shards_in_object_storage_give_the_same(service: Service, tmp_path: Path) -> None:
+    """They would have to be fetched by hand, or be split otherwise than where they were tried out."""
+    here = Path(packed(tmp_path / "here", classes()))
+    uri = stored(service, tmp_path / "here", "{0,1}.tar")
+    dataset = store.find(uri, seed=0, max_bad_files=0)
+    decoded = store.decode(dataset, max_bad_files=0, image_size=8, cache=tmp_path / "cache")
+    images, _ = store.load(decoded, "test", 8, tmp_path / "cache")
+
+    assert store.faults(uri) == []
+    assert dataset.source == uri
+    assert dataset.fingerprint == found(here).fingerprint
+    assert len(images) == len(dataset.items["test"])
+    assert "1 are not there: 2.tar" in store.faults(uri.replace("{0,1}", "{0..2}"))[0]
+
+
+@pytest.mark.slow
+def test_a_bucket_that_goes_away_ends_the_decoding_at_once(service: Service, tmp_path: Path) -> None:
+    """Every image would be waited for, or the search go on with those that had been read."""
+    packed(tmp_path / "here", classes())
+    uri = stored(service, tmp_path / "here", "{0,1}.tar")
+    dataset = store.find(uri, seed=0, max_bad_files=0)
+    gone = iter([False])
+
+    def progress(what: str, done: int, total: int) -> None:  # noqa: ARG001
+        if what.startswith("decoding") and next(gone, True) is False:
+            service.process.kill()
+            service.process.wait()
+
+    with pytest.raises(DataError) as caught:
+        store.decode(dataset, max_bad_files=1, image_size=8, cache=tmp_path / "cache", progress=progress)
+    assert "gone or changed since the scan, 12 of 40 files" in str(caught.value)
+    assert "cannot be read" in str(caught.value)
+    assert not list((tmp_path / "cache" / "images").glob("*.npy"))
+
+
+def test_object_storage_without_shards_says_what_is_read() -> None:
+    """A user would look for a folder of that name."""
+    assert store.faults("s3://bucket/photos") == [
+        "s3://bucket/photos: of object storage only shards, as in s3://bucket/shards/{000..099}.tar, are read; "
+        "see docs/data.md"
+    ]

@@ -1,9 +1,11 @@
 """Shards: tar files of images and of their labels, as WebDataset has them, read where they lie.
 
 The files of one sample share their name up to its first dot: `0001.jpg`, `0001.cls`, `0001.json`
-(https://github.com/webdataset/webdataset). Nothing is unpacked: an image is read from its place in its shard.
+(https://github.com/webdataset/webdataset). Nothing is unpacked or fetched: an image is read from its place in its
+shard, which may lie in a folder or in object storage.
 """
 
+import functools
 import hashlib
 import io
 import itertools
@@ -27,7 +29,8 @@ CLASS, TEXT, JSON = "cls", "txt", "json"  # files that say the label
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
 _FEW = 8
-_BLOCK = 512
+_BLOCK, _CHUNK = 512, 1 << 20
+_OPEN = 64  # shards at a time
 
 Place = tuple[int, int]  # of a file in its shard: where it begins, and how many bytes it has
 
@@ -44,36 +47,91 @@ class _Sample:
 
 def owns(source: str) -> bool:
     """Whether a source names shards: a pattern with braces."""
-    return "{" in source and source.lower().endswith(ENDING)
+    return "{" in source and source.partition("?")[0].lower().endswith(ENDING)
 
 
-def paths(source: str) -> list[Path]:
+def whole(source: str) -> str:
+    """A pattern that means the same in every folder: its path is absolute, or it is a URI."""
+    return source if "://" in source else str(Path(source).expanduser().absolute())
+
+
+class Shards:
     """The shards that a pattern names, in its order: `{000..099}` is a range, `{train,val}` a choice.
 
+    Args:
+        source: the pattern, as a path or as the URI of object storage, with `?endpoint_override=…` for other services
+            than S3.
+
+    Attributes:
+        names: of the shards, relative to the folder that holds all of them.
+
     Raises:
-        ValueError: braces hold neither.
+        ValueError: braces hold neither, or the URI is none.
+        OSError: the object storage cannot be reached.
     """
-    parts = _BRACES.split(source)
-    choices = [[part] if place % 2 == 0 else _choices(part) for place, part in enumerate(parts)]
-    return [Path("".join(chosen)).expanduser().absolute() for chosen in itertools.product(*choices)]
 
+    def __init__(self, source: str) -> None:
+        from pyarrow import fs
 
-def root(source: str) -> Path:
-    """The folder that holds all shards of a pattern."""
-    return Path(source.partition("{")[0] + "_").expanduser().absolute().parent
+        path, mark, query = whole(source).partition("?")
+        fixed = path.partition("{")[0].rpartition("/")[0]
+        parts = _BRACES.split(path[len(fixed) + 1 :])
+        choices = [[part] if place % 2 == 0 else _choices(part) for place, part in enumerate(parts)]
+        self.names = ["".join(chosen) for chosen in itertools.product(*choices)]
+        self._service: Any = fs.LocalFileSystem()
+        self._root = fixed
+        if "://" in source:
+            self._service, self._root = fs.FileSystem.from_uri(fixed + mark + query)
+        self._opened = functools.lru_cache(_OPEN)(self._open)
+
+    def missing(self) -> list[str]:
+        """The shards that are not there.
+
+        Raises:
+            OSError: the object storage cannot be reached.
+        """
+        from pyarrow import fs
+
+        known = self._service.get_file_info([f"{self._root}/{name}" for name in self.names])
+        return [name for name, info in zip(self.names, known, strict=True) if info.type != fs.FileType.File]
+
+    def places(self, name: str) -> dict[str, Place]:
+        """The files of a shard, and where each lies.
+
+        Raises:
+            OSError, tarfile.TarError, ValueError: it cannot be read, is damaged, or is cut short.
+        """
+        with self._open(name) as native, io.BufferedReader(native, _CHUNK) as file:
+            with tarfile.open(fileobj=file, mode="r:") as packed:
+                found = {member.name: (member.offset_data, member.size) for member in packed if member.isfile()}
+            file.seek(packed.offset)  # tarfile takes a damaged header, or the end of the file, for the archive's end
+            if file.read(_BLOCK) != bytes(_BLOCK):
+                raise ValueError("its end is missing")
+        return found
+
+    def content(self, name: str, place: Place) -> bytes:
+        """The bytes of a file in a shard; from several threads at once.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return bytes(self._opened(name).read_at(place[1], place[0]))
+
+    def _open(self, name: str) -> Any:
+        return self._service.open_input_file(f"{self._root}/{name}")
 
 
 def faults(source: str) -> list[str]:
     """What is wrong with a pattern that can be seen without reading a shard."""
     try:
-        found = paths(source)
-    except ValueError as error:
-        return [f"{source}: {error}"]
-    missing = [path for path in found if not path.is_file()]
+        shards = Shards(source)
+        found, missing = shards.names, shards.missing()
+    except (ValueError, OSError) as error:
+        return [f"{source}: {str(error).splitlines()[0]}"]
     if not missing:
         return []
     more = f" and {len(missing) - _FEW} more" if len(missing) > _FEW else ""
-    named = ", ".join(map(str, missing[:_FEW]))
+    named = ", ".join(missing[:_FEW])
     return [f"{source}: of its {len(found)} shards {len(missing)} are not there: {named}{more}"]
 
 
@@ -83,31 +141,36 @@ def scan(source: str, settings: DataSettings, progress: Progress) -> Scan:
     Raises:
         DataError: a shard is damaged or cut short, or only some are called like splits; names every fault.
     """
-    base, samples, wrong = root(source), dict[str, _Sample](), list[str]()
-    shards = [path.relative_to(base).as_posix() for path in paths(source)]
-    for number, shard in enumerate(shards, 1):
+    shards, samples, wrong = Shards(source), dict[str, _Sample](), list[str]()
+    for number, shard in enumerate(shards.names, 1):
         try:
-            samples |= {f"{shard}/{key}": sample for key, sample in _samples(base / shard, shard)}
-        except (OSError, tarfile.TarError, ValueError) as error:
+            samples |= {f"{shard}/{key}": sample for key, sample in _samples(shards, shard)}
+        except (tarfile.TarError, ValueError) as error:
             wrong.append(f"{shard} is damaged or cut short: {printable(str(error))}; fetch it again")
-        progress("reading shards", number, len(shards))
-    splits = {shard: _split(shard) for shard in shards}
+        except OSError as error:
+            wrong.append(f"{shard} {why(error)}")
+        progress("reading shards", number, len(shards.names))
+    splits = {shard: _split(shard) for shard in shards.names}
     if any(splits.values()) and not all(splits.values()):
         unknown = [shard for shard, split in splits.items() if not split]
         wrong.append(f"some shards are called like splits, and {', '.join(unknown[:_FEW])} are not")
     if wrong:
         raise DataError(wrong, subject=source)
-    return _scan(base, samples, splits, settings, progress)
+    return _scan(shards, samples, splits, settings, progress)
 
 
 def _scan(
-    base: Path, samples: Mapping[str, _Sample], splits: Mapping[str, str], settings: DataSettings, progress: Progress
+    shards: Shards,
+    samples: Mapping[str, _Sample],
+    splits: Mapping[str, str],
+    settings: DataSettings,
+    progress: Progress,
 ) -> Scan:
     told = {key: _told(sample, settings) for key, sample in samples.items()}
     columns = _columns(settings)
     read = labels.reader(settings.task, columns, (texts for texts, _ in told.values()), settings.label_separator)
     images, bad, found = list[Found](), list[tuple[str, str]](), list[labels.Label]()
-    checked = in_threads(lambda sample: _check(base, sample), list(samples.values()), "scanning images", progress)
+    checked = in_threads(lambda sample: _check(shards, sample), list(samples.values()), "scanning images", progress)
     for (key, sample), one in zip(samples.items(), checked, strict=True):
         try:
             label = read(told[key][0])
@@ -132,35 +195,10 @@ def _scan(
     )
 
 
-def places(shard: Path) -> dict[str, Place]:
-    """The files of a shard, and where each lies.
-
-    Raises:
-        OSError, tarfile.TarError, ValueError: it cannot be read, is damaged, or is cut short.
-    """
-    with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as packed:
-        found = {member.name: (member.offset_data, member.size) for member in packed if member.isfile()}
-        file.seek(packed.offset)  # tarfile takes a damaged header, or the end of the file, for the end of the archive
-        if file.read(_BLOCK) != bytes(_BLOCK):
-            raise ValueError("its end is missing")
-    return found
-
-
-def content(shard: Path, place: Place) -> bytes:
-    """The bytes of a file in a shard.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with shard.open("rb") as file:
-        file.seek(place[0])
-        return file.read(place[1])
-
-
-def _samples(path: Path, shard: str) -> Iterator[tuple[str, _Sample]]:
+def _samples(shards: Shards, shard: str) -> Iterator[tuple[str, _Sample]]:
     """The samples of a shard, by what their files are called up to the first dot."""
     found: dict[str, _Sample] = {}
-    for name, place in places(path).items():
+    for name, place in shards.places(shard).items():
         folder, slash, file = name.rpartition("/")
         key, dot, kind = file.partition(".")
         if not dot or folders.left_out(file):
@@ -169,15 +207,15 @@ def _samples(path: Path, shard: str) -> Iterator[tuple[str, _Sample]]:
         if f".{kind.lower()}" in PICTURES:
             sample.image, sample.place = name, place
         elif kind.lower() in (CLASS, TEXT, JSON):
-            sample.told[kind.lower()] = content(path, place)
+            sample.told[kind.lower()] = shards.content(shard, place)
     yield from found.items()
 
 
-def _check(base: Path, sample: _Sample) -> Checked:
+def _check(shards: Shards, sample: _Sample) -> Checked:
     if not sample.image:
         return Checked(reason="no image")
     try:
-        file = io.BytesIO(content(base / sample.shard, sample.place))
+        file = io.BytesIO(shards.content(sample.shard, sample.place))
         with reading.open_image(file) as image:
             header = reading.header(image)
         return Checked(hashlib.sha256(file.getvalue()).hexdigest(), header)

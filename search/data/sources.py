@@ -71,17 +71,15 @@ def of(source: str) -> Source:
     return next(kind for kind in SOURCES.values() if kind.owns(source))
 
 
-def pattern(source: str) -> bool:
-    """Whether a source names several files at once."""
-    return shards.owns(source)
-
-
 def names() -> list[str]:
     """The sources that are known by a name."""
     return [name for kind in SOURCES.values() for name in kind.names]
 
 
 def _folder_faults(source: str) -> list[str]:
+    if "://" in source:
+        known = "shards, as in s3://bucket/shards/{000..099}.tar"
+        return [f"{source}: of object storage only {known}, are read; see docs/data.md"]
     root = Path(source).expanduser()
     try:
         if root.is_dir():
@@ -198,7 +196,7 @@ def _digits() -> tuple[Pixels, list[int]]:
 def _from_shards(source: str, seed: int, settings: DataSettings, progress: Progress) -> Dataset:
     if wrong := shards.faults(source):
         raise DataError(wrong)
-    whole = str(Path(source).expanduser().absolute())
+    whole = shards.whole(source)
     return divided(whole, shards.scan(whole, settings, progress), seed)
 
 
@@ -237,23 +235,19 @@ def _archive_reader(source: str, cache: Path, image_size: int, greys: Greys) -> 
 
 
 def _shards_reader(source: str, cache: Path, image_size: int, greys: Greys) -> Reader:  # noqa: ARG001
-    root = shards.root(source)
-    known: dict[str, tuple[Path, shards.Place] | str] = {}  # item → where it lies, or why its shard cannot be read
-    for path in shards.paths(source):
-        shard = path.relative_to(root).as_posix()
-        try:
-            known |= {f"{shard}/{name}": (path, place) for name, place in shards.places(path).items()}
-        except (OSError, tarfile.TarError, ValueError) as error:
-            known[shard] = why(error)
+    held, known, lost = shards.Shards(source), dict[str, tuple[str, shards.Place]](), list[str]()
+    for shard in held.names:
+        with contextlib.suppress(OSError, tarfile.TarError, ValueError):
+            known |= {f"{shard}/{name}": (shard, place) for name, place in held.places(shard).items()}
 
     def read(item: tuple[str, str]) -> Decoded | Unread:
-        found = known.get(item[0], "it is gone, or its shard cannot be read any more")
-        if isinstance(found, str):
-            return Unread(found, changed=True)
+        if item[0] not in known or lost:
+            return Unread(lost[0] if lost else "it is gone, or its shard cannot be read any more", changed=True)
         try:
-            content = shards.content(*found)
+            content = held.content(*known[item[0]])
         except OSError as error:
-            return Unread(why(error), changed=True)
+            lost.append(why(error))  # what cannot be reached would take its time for every image
+            return Unread(lost[0], changed=True)
         return _decoded(content, item[1], image_size, greys)
 
     return read

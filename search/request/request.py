@@ -19,7 +19,7 @@ from search.backbone import backbones
 from search.backbone.backbones import Source
 from search.components.stopping.finish import Finish
 from search.components.stopping.rule import Rule
-from search.data import sources, store
+from search.data import shards, sources, store
 from search.data.settings import DataSettings, user_cache
 from search.errors import RequestError
 from search.features import Place
@@ -324,8 +324,9 @@ def _rule_faults(asked: space.Space, name: Value) -> list[str]:
 def _located(name: str, value: str) -> str:
     """Make an existing path absolute, so that it is still valid when the search is resumed; a known name is kept."""
     known = {"data": sources.names(), "backbone": backbones.names(), "weights": ("imagenet", "own", "none")}
-    there = Path(value).exists() or (name == "data" and sources.pattern(value))
-    return value if value in known[name] or not there else str(Path(value).absolute())
+    if name == "data" and shards.owns(value):
+        return shards.whole(value)
+    return value if value in known[name] or not Path(value).exists() else str(Path(value).absolute())
 
 
 def _named_faults(settings: Values) -> list[str]:
