@@ -428,7 +428,7 @@ def test_features_stay_on_the_device_while_there_is_room(trials: Trials, monkeyp
     assert [reads(**deeper), reads(**deeper), reads(**shallower)] == [every, [], every]
     held = [split.nbytes for pair in POOL._kept[trials.source].splits.values() for split in pair]
     assert sum(held) <= scarce * reuse.RESIDENT_SHARE
-    trials.place = replace(trials.place, seed=1, known={})
+    trials.place = replace(trials.place, seed=1)
     features.fill(trials.place, [1, 2, 3], POOL.backbone(trials.source), 1 << 30, silent)
     read.clear()
     assert reads(**shallower)[:1] == [40], "another view's features pass for this one's"
