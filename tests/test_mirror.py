@@ -24,10 +24,9 @@ from search import predict, run
 from search.driver import resume
 from search.errors import CheckpointError, RequestError, StorageError
 from search.export import __main__ as export
-from search.record import lease, mirror, objects
+from search.record import lease, mirror, objects, stored
 from search.record.mirror import Mirror
 from search.record.objects import Objects, joined
-from search.report import __main__ as report
 from search.trial.tensorboard import Events
 
 pytestmark = pytest.mark.slow
@@ -155,7 +154,7 @@ def test_a_search_that_cannot_be_read(service: Service, tmp_path: Path) -> None:
             resume.options(run.parser().parse_args(asked), NONE)
     service.process.kill()
     with pytest.raises(StorageError, match="cannot be read"):
-        report.load(service.storage, ["x"])
+        stored.opened(service.storage, ["x"])
 
 
 @pytest.mark.cluster
@@ -280,4 +279,4 @@ def test_a_model_in_object_storage_predicts_and_is_exported(
     assert "exported: s3://bucket/results/toy/best/export/savedmodel" in said
     assert "best/export/savedmodel/model/saved_model.pb" in service.names("toy")
     metrics = json.loads(Objects(joined(service.storage, "toy")).read("best/metrics.json"))
-    assert metrics["exports"]["savedmodel"]["same_class"] == 1
+    assert metrics["exports"]["savedmodel"]["same"] == 1
