@@ -564,7 +564,7 @@ def test_the_same_seed_gives_the_same_numbers_without_the_test_images(
     """A search could not be repeated; or a trial would read the images that only the winner may see."""
     place = replace(head.configuration.place, cache=tmp_path / "cache")
     shutil.copytree(toy.cache / "images", place.cache / "images")
-    (held_out,) = place.cache.glob("images/*/test.npy")
+    (held_out,) = place.cache.glob(f"images/{toy.dataset.fingerprint[:32]}-{toy.image_size}-*/test.npy")
     held_out.write_bytes(b"garbage")
     again = trials.run("again", backbone=trials.small, objective=Objective("val_loss"), place=place, **HEAD)
 
