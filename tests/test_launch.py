@@ -81,7 +81,7 @@ class Launched:
         self.workers = {name: hosts.add(name, shared=shared) for name, shared in workers.items()}
         self.results = hosts.shared / "results"
         self.project = folder / "laptop" / "finetune-search"
-        copied = shutil.ignore_patterns(".venv", ".git", "results", "*cache*", "*.egg-info")
+        copied = shutil.ignore_patterns(".venv", ".git", "results", "__pycache__", ".*_cache", "*.egg-info")
         shutil.copytree(PROJECT, self.project, ignore=copied, dirs_exist_ok=True)
         (self.project / "twelve.py").write_text(SPACE)
         self._configure()
