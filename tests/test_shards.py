@@ -114,13 +114,21 @@ def test_a_wrong_sample_is_named(tmp_path: Path) -> None:
     labels = classes()
     labels[1], labels[2] = {}, {**labels[2], "seg.png": b"another picture of the sample"}
     source = packed(tmp_path, labels)
-    files = {"b/1.cls": b"cat", "b/2.png": b"no image", "b/2.cls": b"dog", "b/.hidden": b""}
+    files = {
+        "b/3.png": picture(77),
+        "b/3.json": b"{broken",
+        "b/1.cls": b"cat",
+        "b/2.png": b"no image",
+        "b/2.cls": b"dog",
+        "b/.hidden": b"",
+    }
     pack(tmp_path / "2.tar", files)
     dataset = found(Path(source.replace("0,1", "0,1,2")), 0.2)
 
     assert dict(dataset.skipped) == {
         "1.tar/a/001": "no label",
         "2.tar/b/1": "no image",
+        "2.tar/b/3": "its .json holds no object in JSON",
         "2.tar/b/2": "not a PNG, JPEG, GIF, BMP, WebP, TIFF, PPM, AVIF or HEIC image",
     }
     assert sum(sizes(dataset)) == SAMPLES - 1

@@ -124,11 +124,15 @@ def test_a_trial_of_every_task_runs_whole(ran: Ran) -> None:
     assert json.dumps(figures, allow_nan=False)
 
 
+@pytest.mark.parametrize("ran", [("regression", DEEP), ("classification", {})], indirect=True)
+def test_nothing_else_is_calibrated(ran: Ran) -> None:
+    """Numbers would be scaled as if they were probabilities, or a model that nobody wanted to be."""
+    assert "temperature" not in ran.exported.figures
+
+
+@pytest.mark.parametrize("ran", [("classification", DEEP), ("multilabel", DEEP)], indirect=True)
 def test_probabilities_are_calibrated_where_that_is_asked_for(ran: Ran) -> None:
     """They would be told as they are, or the exported file not have the temperature that its figures have."""
-    if "temperature" not in ran.exported.figures:
-        assert ran.kind == "regression" or ran.configuration.parameters["unfreeze_depth"] == 0
-        return
     place, task = ran.configuration.place, TASKS[ran.kind]
     images = features.images(place, "val", 0)(slice(None))
     said = keras.models.load_model(ran.folder / "model.keras").predict(images, verbose=0)
@@ -152,10 +156,9 @@ def test_its_worst_mistakes_are_shown(ran: Ran) -> None:
     assert any(tag.startswith("worst mistakes, test images") for tag in read.Tags()["tensors"])
 
 
+@pytest.mark.parametrize("ran", [("regression", {}), ("regression", DEEP)], indirect=True)
 def test_numbers_come_out_in_their_own_units(ran: Ran) -> None:
     """A price of a million would be told as one, with an error of one."""
-    if ran.kind != "regression":
-        return
     images = features.images(ran.configuration.place, "test", 0)(slice(None))
     said, true = ran.exported.model.predict(images, verbose=0), ran.configuration.place.labels["test"]
     numbers = ran.exported.figures["numbers"]
@@ -167,10 +170,9 @@ def test_numbers_come_out_in_their_own_units(ran: Ran) -> None:
     assert [one["name"] for one in numbers] == [*NUMBERS]
 
 
+@pytest.mark.parametrize("ran", [("multilabel", {}), ("multilabel", DEEP)], indirect=True)
 def test_every_label_gets_a_threshold_from_the_validation_images(ran: Ran) -> None:
     """A rare label would never be given."""
-    if ran.kind != "multilabel":
-        return
     labels = ran.exported.figures["labels"]
 
     assert [one["label"] for one in labels] == ["dark", "light", "third"]

@@ -166,13 +166,20 @@ def _scan(
     settings: DataSettings,
     progress: Progress,
 ) -> Scan:
-    told = {key: _told(sample, settings) for key, sample in samples.items()}
+    told, broken = dict[str, tuple[tuple[str, ...], str]](), dict[str, str]()
+    for key, sample in samples.items():
+        try:
+            told[key] = _told(sample, settings)
+        except (ValueError, TypeError):
+            broken[key] = f"its .{JSON} holds no object in JSON"
     columns = _columns(settings)
     read = labels.reader(settings.task, columns, (texts for texts, _ in told.values()), settings.label_separator)
     images, bad, found = list[Found](), list[tuple[str, str]](), list[labels.Label]()
     checked = in_threads(lambda sample: _check(shards, sample), list(samples.values()), "scanning images", progress)
     for (key, sample), one in zip(samples.items(), checked, strict=True):
         try:
+            if key in broken:
+                raise ValueError(broken[key])
             label = read(told[key][0])
         except ValueError as error:
             bad.append((printable(key), str(error)))
@@ -224,16 +231,14 @@ def _check(shards: Shards, sample: _Sample) -> Checked:
 
 
 def _told(sample: _Sample, settings: DataSettings) -> tuple[tuple[str, ...], str]:
-    """The texts of a sample's label, and its group."""
-    columns, more = _columns(settings), dict[str, Any]()
-    if JSON in sample.told:
-        try:
-            more = dict(json.loads(sample.told[JSON]))
-        except (ValueError, TypeError):
-            more = {}
-    alone = next(
-        (sample.told[kind].decode("utf-8", "replace").strip() for kind in (CLASS, TEXT) if kind in sample.told), ""
-    )
+    """The texts of a sample's label, and its group.
+
+    Raises:
+        ValueError, TypeError: what should be an object in JSON is none.
+    """
+    columns, more = _columns(settings), dict[str, Any](json.loads(sample.told.get(JSON, b"{}")))
+    files = [sample.told[kind] for kind in (CLASS, TEXT) if kind in sample.told]
+    alone = files[0].decode("utf-8", "replace").strip() if files else ""
     asked = settings.label_column is not None
     known = [name for name in (columns if asked else (*KNOWN["label"], CLASS)) if name in more]
     if asked or (not alone and known):

@@ -72,19 +72,18 @@ class Space:
     @property
     def settings(self) -> Values:
         """The value of every setting that does not vary: as the space fixes it, else its default."""
-        values = {**self._defaults, **self.fixed}
-        return Values({name: values[name] for name in self.known if name not in self.search})
+        values = {name: self.fixed.get(name, value) for name, value in self._defaults(self.known).items()}
+        return Values({name: value for name, value in values.items() if name not in self.search})
 
     def parameters(self, configuration: Mapping[str, Value]) -> Values:
         """The value of every searchable setting in a trial: as chosen, else as the space fixes it, else its default."""
-        values = {**self._defaults, **self.fixed, **configuration}
-        return Values({name: values[name] for name, setting in self.known.items() if setting.searchable})
+        known = self.known
+        values = {**self._defaults(known), **self.fixed, **configuration}
+        return Values({name: values[name] for name, setting in known.items() if setting.searchable})
 
-    @property
-    def _defaults(self) -> dict[str, Value]:
-        """Of every setting, for what is predicted."""
-        defaults = {name: setting.default for name, setting in self.known.items()}
-        return {**defaults, **self.objective.task.defaults}
+    def _defaults(self, known: Mapping[str, Setting]) -> dict[str, Value]:
+        """The default of every setting, for what is predicted."""
+        return {**{name: setting.default for name, setting in known.items()}, **self.objective.task.defaults}
 
     def parts(self, parameters: Values) -> Parts:
         """The components that a trial with these parameters consists of."""

@@ -71,8 +71,8 @@ class Answers:
 
     def mistakes(self, limit: int) -> list[int]:
         """The images that the model was most wrong about, or surest of and wrong, the worst first."""
-        worst = np.argsort(-self.wrong, kind="stable")[:limit]
-        return [int(index) for index in worst if self.wrong[index] > 0]
+        wrong = self.wrong
+        return [int(index) for index in np.argsort(-wrong, kind="stable")[:limit] if wrong[index] > 0]
 
 
 def answering(model: keras.Model) -> keras.Model:
@@ -172,16 +172,16 @@ class _Mistake:
 def _mistakes(place: Place, model: keras.Model, answers: Answers, split: str, limit: int) -> list[_Mistake]:
     """The surest mistakes."""
     rows, read, names = answers.mistakes(limit), images(place, split, 0), place.dataset.classes
-    task = answers.target.task
+    task, wrong, said = answers.target.task, answers.wrong, answers.predicted
     if not rows:
         return []
     pixels = np.concatenate([read(slice(row, row + 1)) for row in rows])
     spoke = activation(model, pixels, task.pointing(answers.labels[rows], answers.outputs[rows]))
     found = []
     for number, row in enumerate(rows):
-        true, predicted = (task.told(names, what[row]) for what in (answers.labels, answers.predicted))
+        true, predicted = (task.told(names, what[row]) for what in (answers.labels, said))
         about: dict[str, Any] = {"image": str(place.dataset.items[split][row]), "true": true, "predicted": predicted}
-        about |= {"confidence": float(answers.wrong[row])} if task.sure else {}
+        about |= {"confidence": float(wrong[row])} if task.sure else {}
         found.append(_Mistake(about, beside(pixels[number], None if spoke is None else spoke[number])))
     return found
 
